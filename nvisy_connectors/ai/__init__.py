@@ -1,0 +1,1 @@
+"""Actions on text and models: chunking, embedding, completion."""

@@ -1,0 +1,193 @@
+"""A bucket of an object store, or what lies under a prefix of it."""
+
+import io
+import tempfile
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pyarrow as pa
+from anyio import to_thread
+
+from nvisy_connectors.object.errors import changed, store_error
+from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
+from nvisy_connectors.object.pipeline import together
+from nvisy_dagster.sdk import NvisyError
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore
+
+MAX_REQUESTS = 64
+"""Requests in flight at once; small objects are bound by latency alone."""
+
+DELETE_OBJECTS = 1000
+"""Objects that one request deletes."""
+
+
+class Bucket(Folder):
+    """Objects of a store whose keys begin with a prefix.
+
+    Args:
+        store: The store of the whole bucket.
+        uri: Address of the bucket, such as `s3://lake`.
+        prefix: What all keys begin with, as characters, not as a folder: `logs/2024-` is fine.
+    """
+
+    def __init__(self, store: "ObjectStore", uri: str, prefix: str = "") -> None:
+        self._store: Any = store
+        self._uri = uri
+        self._prefix = prefix
+        self._requests = anyio.Semaphore(MAX_REQUESTS)
+
+    def uri(self, key: str) -> str:
+        """`s3://bucket/key`."""
+        return f"{self._uri}/{self._prefix}{key}"
+
+    async def listing(self, after: str | None = None) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """Objects in the order in which the store lists them."""
+        # The client's prefix is a whole folder; what is left of ours filters.
+        folder = self._prefix.rpartition("/")[0]
+        offset = None if after is None else self._prefix + after
+        with self._errors(""):
+            pages = self._store.list(prefix=folder or None, offset=offset)
+        while True:
+            with self._errors(""):
+                page = await anext(pages.__aiter__(), None)
+            if page is None:
+                return
+            found = [
+                self._info(meta)
+                for meta in page
+                # A zero-byte object named like a folder is a marker that consoles make.
+                if meta["path"].startswith(self._prefix) and not meta["path"].endswith("/")
+            ]
+            if found:
+                yield found
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """The object as it is now."""
+        try:
+            with self._errors(key):
+                return self._info(await self._store.head_async(self._prefix + key))
+        except NvisyError as error:
+            if isinstance(error.__cause__, FileNotFoundError) and error.tag == "changed":
+                return None
+            raise
+
+    async def fetch(self, spans: Sequence[Span]) -> list[bytes]:
+        """All spans at once, within the limit of requests."""
+        return await together(self._fetch(span) for span in spans)
+
+    def open(self, info: ObjectInfo) -> pa.NativeFile:
+        """Random access by one request per read."""
+        return pa.PythonFile(_RangeFile(self, info), mode="r")
+
+    def close(self) -> None:
+        """Drop the client, whose connections close with it."""
+        self._store = None
+
+    async def make_spool(self, token: str) -> Path:
+        """A temporary folder of this machine."""
+        return Path(await to_thread.run_sync(tempfile.mkdtemp, None, f"nvisy-{token}-"))
+
+    async def publish(self, file: Path, key: str) -> None:
+        """Upload in parts; the object appears when the last part is there."""
+        with self._errors(key):
+            await self._store.put_async(self._prefix + key, file)
+
+    async def flush(self) -> None:
+        """Nothing to do: an answered request is durable."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete in bulk."""
+        for start in range(0, len(keys), DELETE_OBJECTS):
+            page = [self._prefix + key for key in keys[start : start + DELETE_OBJECTS]]
+            with self._errors(""):
+                await self._store.delete_async(page)
+
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes:
+        """Bytes of the version that was listed; blocks.
+
+        Raises:
+            ConfigError: The store refuses.
+            TransientError: The store cannot be reached now, or the object changed since.
+        """
+        with self._errors(info.key):
+            options = _options(info, start, end)
+            result = self._store.get(self._prefix + info.key, options=options)
+            data = result.bytes().to_bytes()
+        return self._checked(info, result.meta, data, end - start)
+
+    async def _fetch(self, span: Span) -> bytes:
+        if not span.size:
+            return b""
+        info = span.info
+        async with self._requests:
+            with self._errors(info.key):
+                options = _options(info, span.start, span.end)
+                result = await self._store.get_async(self._prefix + info.key, options=options)
+                data = (await result.bytes_async()).to_bytes()
+            return self._checked(info, result.meta, data, span.size)
+
+    def _checked(self, info: ObjectInfo, meta: "ObjectMeta", data: bytes, size: int) -> bytes:
+        if _version(meta) != info.version or len(data) != size:
+            raise changed(self.uri(info.key))
+        return data
+
+    def _info(self, meta: "ObjectMeta") -> ObjectInfo:
+        key = meta["path"].removeprefix(self._prefix)
+        return ObjectInfo(key, meta["size"], _version(meta), meta["last_modified"])
+
+    @contextmanager
+    def _errors(self, key: str) -> Generator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError, ValueError) as error:
+            raise store_error(error, self.uri(key)) from error
+
+
+class _RangeFile(io.RawIOBase):
+    def __init__(self, bucket: Bucket, info: ObjectInfo) -> None:
+        self._bucket = bucket
+        self._info = info
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._info.size}[whence]
+        self._place = base + offset
+        return self._place
+
+    def read(self, size: int | None = -1) -> bytes:
+        end = self._info.size if size is None or size < 0 else self._place + size
+        end = min(end, self._info.size)
+        if end <= self._place:
+            return b""
+        data = self._bucket.read_range(self._info, self._place, end)
+        self._place = end
+        return data
+
+
+def _options(info: ObjectInfo, start: int, end: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"range": (start, end)}
+    if info.version.startswith('"'):  # an ETag; the store compares it before it sends
+        options["if_match"] = info.version
+    return options
+
+
+def _version(meta: "ObjectMeta") -> str:
+    stamp = int(meta["last_modified"].timestamp() * 1_000_000)
+    return meta["e_tag"] or f"{meta['size']:x}-{stamp:x}"

@@ -1,0 +1,117 @@
+"""What the sources and sinks of this family need of a store."""
+
+import datetime as dt
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as it was listed."""
+
+    key: str
+    size: int
+    """In bytes."""
+    version: str
+    """Changes whenever the content does: the ETag, or size and time of the last change."""
+    modified: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of bytes of one object, `end` exclusive."""
+
+    info: ObjectInfo
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.end - self.start
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the object ends where the span ends."""
+        return self.end >= self.info.size
+
+
+class Folder(ABC):
+    """A folder of a disk, or a bucket's objects under a prefix; keys are relative to it."""
+
+    @abstractmethod
+    def uri(self, key: str) -> str:
+        """Address of an object, the same for good."""
+
+    @abstractmethod
+    def listing(self, after: str | None = None) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """Objects in the store's own unchanging order, page by page, those that follow `after`.
+
+        Raises:
+            ConfigError: The store refuses, or does not exist.
+            TransientError: The store cannot be reached now.
+        """
+
+    @abstractmethod
+    async def head(self, key: str) -> ObjectInfo | None:
+        """The object as it is now, `None` when there is none.
+
+        Raises:
+            ConfigError: The store refuses.
+            TransientError: The store cannot be reached now.
+        """
+
+    @abstractmethod
+    async def fetch(self, spans: Sequence[Span]) -> list[bytes]:
+        """The bytes of each span, of exactly the version that was listed.
+
+        Raises:
+            ConfigError: The store refuses.
+            TransientError: The store cannot be reached now, or an object changed since.
+        """
+
+    @abstractmethod
+    def open(self, info: ObjectInfo) -> pa.NativeFile:
+        """Random access to exactly the version that was listed; blocks, for worker threads.
+
+        Raises:
+            ConfigError: The store refuses.
+            TransientError: The store cannot be reached now, or the object changed since.
+        """
+
+    def close(self) -> None:  # noqa: B027 - a disk has nothing to close
+        """Let go of connections; the folder is of no use any more."""
+
+    @abstractmethod
+    async def make_spool(self, token: str) -> Path:
+        """An empty folder on a disk for files that will be published; blocks nobody.
+
+        Args:
+            token: Names the writer; what an earlier one of the same name left is deleted.
+        """
+
+    @abstractmethod
+    async def publish(self, file: Path, key: str) -> None:
+        """Turn a spooled file into an object at once and for good; may be called again.
+
+        Raises:
+            ConfigError: The store refuses.
+            TransientError: The store cannot be reached now.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Return when all that was published and deleted survives a loss of power."""
+
+    @abstractmethod
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are gone already are no error.
+
+        Raises:
+            ConfigError: The store refuses.
+            TransientError: The store cannot be reached now.
+        """

@@ -1,0 +1,1 @@
+"""What is inside a file: readers from objects to batches, writers from batches to files."""

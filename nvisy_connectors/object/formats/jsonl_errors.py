@@ -1,0 +1,201 @@
+"""The second, lenient pass over lines that failed: which of them, and why."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer, line_numbers, parse
+from nvisy_connectors.object.formats.line_blocks import Block
+from nvisy_dagster.sdk import DataError
+
+MAX_BAD_LINES = 1000
+"""Where the search for further bad lines ends."""
+
+DECLARE = "mend the line, or declare `columns`: their types hold for all lines, others are ignored"
+MEND = "mend the line, or remove it"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line that is not blank."""
+
+    block: Block
+    row: int
+    """Index among the lines of its block that are not blank."""
+    number: int
+    start: int
+    """Byte at which it begins."""
+    data: bytes
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that cannot become a row."""
+
+    line: Line
+    reason: str
+
+
+def bad_lines(block: Block, schema: pa.Schema, *, declared: bool) -> list[BadLine]:
+    """Every line of a block that is no JSON object or does not fit the schema."""
+    guilty = _search(_lines(block), schema, declared=declared)
+    return [
+        BadLine(line, _reason(line, schema, declared=declared))
+        for line in islice(guilty, MAX_BAD_LINES)
+    ]
+
+
+def bad_lines_of_sample(blocks: Sequence[Block]) -> list[BadLine]:
+    """Lines because of which no schema can be inferred from the blocks."""
+    lines = [line for block in blocks for line in _lines(block)]
+    broken = [BadLine(line, reason) for line in lines if (reason := _syntax(line.data)[0])]
+    if broken:
+        return broken[:MAX_BAD_LINES]
+    # No line is at fault alone: two contradict each other, and the later one is named.
+    good, bad = 0, len(lines)
+    reason = "it contradicts an earlier line"
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            infer([_block(lines[:middle])])
+            good = middle
+        except pa.ArrowInvalid as error:
+            bad, reason = middle, _arrow_reason(error)
+    return [BadLine(lines[bad - 1], reason)] if lines else []
+
+
+def data_error(found: Sequence[BadLine], uri: str, remedy: str) -> DataError:
+    """The error that names the first bad line and lists all of them."""
+    first = found[0]
+    others = f"; {len(found) - 1} more lines are bad too" if len(found) > 1 else ""
+    return DataError(
+        f"{uri}, line {first.line.number} (byte {first.line.start}): {first.reason}{others}",
+        rows={bad.line.row: f"line {bad.line.number}: {bad.reason}" for bad in found},
+        remedy=remedy,
+    )
+
+
+def _lines(block: Block) -> list[Line]:
+    found: list[Line] = []
+    start = block.end - len(block.data)  # a byte order mark comes before it
+    for number, data in enumerate(block.data.split(b"\n"), block.line):
+        if data.strip():
+            found.append(Line(block, len(found), number, start, data))
+        start += len(data) + 1
+    return found
+
+
+def _block(lines: Sequence[Line]) -> Block:
+    data = b"\n".join(line.data for line in lines)
+    return replace(lines[0].block, line=1, lines=len(lines), data=data)
+
+
+def _search(lines: Sequence[Line], schema: pa.Schema, *, declared: bool) -> Iterator[Line]:
+    if not lines or _fits(lines, schema, declared=declared):
+        return
+    if len(lines) == 1:
+        yield lines[0]
+        return
+    half = len(lines) // 2
+    yield from _search(lines[:half], schema, declared=declared)
+    yield from _search(lines[half:], schema, declared=declared)
+
+
+def _fits(lines: Sequence[Line], schema: pa.Schema, *, declared: bool) -> bool:
+    block = _block(lines)
+    try:
+        rows = parse(block, schema, declared=declared).num_rows
+    except pa.ArrowInvalid:
+        return False
+    return line_numbers(block, rows) is not None
+
+
+def _reason(line: Line, schema: pa.Schema, *, declared: bool) -> str:
+    reason, value = _syntax(line.data)
+    if not reason:
+        reason = _mismatch(value, pa.struct(list(schema)), "", declared=declared)
+    if reason:
+        return reason
+    try:
+        parse(_block([line]), schema, declared=declared)
+    except pa.ArrowInvalid as error:
+        return _arrow_reason(error)
+    return "it must hold one JSON object"
+
+
+def _syntax(data: bytes) -> tuple[str | None, Any]:
+    try:
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8: {error.reason} at byte {error.start} of the line", None
+    except json.JSONDecodeError as error:
+        return f"it is not JSON: {error.msg} at column {error.colno}", None
+    except RecursionError:
+        return f"it is nested deeper than {MAX_DEPTH}", None
+    except ValueError as error:  # a field twice, or a number of thousands of digits
+        return str(error), None
+    if not isinstance(value, dict):
+        return f"it must hold a JSON object, not {_kind(value)}", None
+    return None, value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"field {name!r} occurs twice")
+        found[name] = value
+    return found
+
+
+def _mismatch(value: Any, kind: pa.DataType, path: str, *, declared: bool) -> str | None:  # noqa: ANN401
+    if value is None:
+        return None
+    if pa.types.is_struct(kind) and isinstance(value, dict):
+        return _fields_mismatch(value, kind, path, declared=declared)
+    if pa.types.is_list(kind) and isinstance(value, list):
+        inner = (_mismatch(v, kind.value_type, f"{path}[]", declared=declared) for v in value)
+        return next(filter(None, inner), None)
+    fits = {
+        bool: pa.types.is_boolean,
+        int: lambda t: pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t),
+        float: lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t),
+        str: lambda t: pa.types.is_string(t) or pa.types.is_timestamp(t),
+    }.get(type(value))
+    if fits is not None and fits(kind):
+        return None
+    return f"field {path!r} is {_kind(value)}, and the column is {kind}"
+
+
+def _fields_mismatch(
+    value: dict[str, Any], kind: pa.DataType, path: str, *, declared: bool
+) -> str | None:
+    known = {field.name: field.type for field in kind}
+    for name, inner in value.items():
+        where = f"{path}.{name}" if path else name
+        if name in known:
+            if reason := _mismatch(inner, known[name], where, declared=declared):
+                return reason
+        elif not declared:
+            return f"field {where!r} is not in the lines from which the columns were inferred"
+    return None
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    names = {
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        list: "an array",
+        dict: "an object",
+    }
+    return names.get(type(value), "null")
+
+
+def _arrow_reason(error: pa.ArrowInvalid) -> str:
+    return str(error).removeprefix("JSON parse error: ").rpartition(" in row ")[0] or str(error)

@@ -1,0 +1,91 @@
+"""Cutting the bytes of an object into blocks of whole lines."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nvisy_connectors.object.folder import ObjectInfo, Span
+
+BOM = b"\xef\xbb\xbf"
+_NEWLINE = b"\n"[0]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines of one object."""
+
+    info: ObjectInfo
+    start: int
+    """Byte at which the first line begins."""
+    end: int
+    """Byte after the last line."""
+    line: int
+    """Number of the first line, from 1."""
+    lines: int
+    data: bytes
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the object ends here."""
+        return self.end >= self.info.size
+
+
+class LongLineError(ValueError):
+    """A line is longer than what is read at once."""
+
+    def __init__(self, info: ObjectInfo, line: int, limit: int) -> None:
+        super().__init__(f"line {line} is longer than {limit} bytes")
+        self.info = info
+        self.line = line
+
+
+class LineCutter:
+    """Cuts consecutive spans after their last newline; the rest begins the next block.
+
+    Args:
+        first_line: Number of the line that the first span begins with.
+        max_line_bytes: Longest line that is put together.
+    """
+
+    def __init__(self, first_line: int, max_line_bytes: int) -> None:
+        self._line = first_line
+        self._limit = max_line_bytes
+        self._info: ObjectInfo | None = None
+        self._start = 0
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+
+    def feed(self, span: Span, data: bytes) -> Block | None:
+        """Take the next span; `None` when it ends no line.
+
+        Raises:
+            LongLineError: A line exceeds the limit.
+        """
+        if self._info is not span.info:
+            if self._info is not None:
+                self._line = 1
+            self._info, self._start = span.info, span.start
+        cut = len(data) if span.is_last else data.rfind(b"\n") + 1
+        newline = data.find(b"\n")
+        if self._rest_bytes + (len(data) if newline < 0 else newline) > self._limit:
+            raise LongLineError(span.info, self._line, self._limit)
+        if not cut:
+            self._rest.append(data)
+            self._rest_bytes += len(data)
+            return None
+        whole = data if cut == len(data) else data[:cut]
+        block = self._block(b"".join([*self._rest, whole]) if self._rest else whole)
+        self._rest = [data[cut:]] if cut < len(data) else []
+        self._rest_bytes = len(data) - cut
+        return block
+
+    def _block(self, data: bytes) -> Block | None:
+        assert self._info is not None  # noqa: S101 - `feed` has set it
+        start, line = self._start, self._line
+        codes = np.frombuffer(data, np.uint8)
+        lines = int(np.count_nonzero(codes == _NEWLINE)) + (not data.endswith(b"\n"))
+        self._start += len(data)
+        self._line += lines
+        if start == 0:
+            data = data.removeprefix(BOM)
+        return Block(self._info, start, self._start, line, lines, data)

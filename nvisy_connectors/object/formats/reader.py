@@ -1,0 +1,87 @@
+"""What a format must do to be read, and how objects become groups of spans."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from nvisy_connectors.object.cursor import ObjectCursor
+from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
+from nvisy_connectors.object.params import ReadParams
+from nvisy_connectors.object.pipeline import ordered_map
+from nvisy_dagster.sdk import Batch
+
+FETCHES = 3
+"""Groups of spans that are fetched ahead."""
+
+DECODES = 2
+"""Groups that are decoded ahead, in threads."""
+
+MAX_SPANS = 1024
+"""Objects in one group, whatever their size."""
+
+Objects = AsyncGenerator[ObjectInfo, None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Some neighbouring spans and their bytes."""
+
+    spans: list[Span]
+    data: list[bytes]
+
+
+class Reader(ABC):
+    """Reads objects of one format.
+
+    Args:
+        params: What the source was told.
+        folder: Where the objects are.
+    """
+
+    primitive: ClassVar[str]
+
+    def __init__(self, params: ReadParams, folder: Folder) -> None:
+        self.params = params
+        self.folder = folder
+
+    @staticmethod
+    @abstractmethod
+    def declared(params: ReadParams) -> pa.Schema | None:
+        """Payload schema as far as the params tell; pure."""
+
+    @abstractmethod
+    def read(
+        self, objects: Objects, resume: ObjectCursor | None
+    ) -> AsyncGenerator[Batch[ObjectCursor], None]:
+        """Batches of the objects, in their order.
+
+        Args:
+            objects: What to read; closed when done.
+            resume: Where to begin in the first object, if not at its beginning.
+        """
+
+    def fetch(self, spans: AsyncGenerator[Span, None]) -> AsyncGenerator[Fetched, None]:
+        """Fetch spans in groups of a batch, some groups ahead."""
+
+        async def fetch(group: list[Span]) -> Fetched:
+            return Fetched(group, await self.folder.fetch(group))
+
+        return ordered_map(self._groups(spans), fetch, FETCHES)
+
+    async def _groups(self, spans: AsyncGenerator[Span, None]) -> AsyncGenerator[list[Span], None]:
+        group: list[Span] = []
+        size = 0
+        most = min(MAX_SPANS, self.params.batch_rows)
+        async with aclosing(spans):
+            async for span in spans:
+                if group and (size + span.size > self.params.batch_bytes or len(group) >= most):
+                    yield group
+                    group, size = [], 0
+                group.append(span)
+                size += span.size
+        if group:
+            yield group

@@ -1,0 +1,12 @@
+"""The reader of each format."""
+
+from nvisy_connectors.object.formats.jsonl import JsonlReader
+from nvisy_connectors.object.formats.parquet import ParquetReader
+from nvisy_connectors.object.formats.reader import Reader
+from nvisy_connectors.object.formats.text import TextReader
+
+READERS: dict[str, type[Reader]] = {
+    "text": TextReader,
+    "jsonl": JsonlReader,
+    "parquet": ParquetReader,
+}

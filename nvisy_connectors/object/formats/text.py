@@ -1,0 +1,100 @@
+"""Text: every object is one document."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from mimetypes import MimeTypes
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from anyio import to_thread
+
+from nvisy_connectors.object.cursor import ObjectCursor
+from nvisy_connectors.object.folder import Span
+from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
+from nvisy_connectors.object.origins import Origin, enclose
+from nvisy_connectors.object.params import ReadParams
+from nvisy_connectors.object.pipeline import ordered_map
+from nvisy_dagster.sdk import Batch, DataError
+from nvisy_dagster.sdk.arrow_schema import schema_of
+from nvisy_dagster.sdk.envelope import payload_schema
+
+MAX_DOCUMENT_BYTES = 512 << 20
+BOM = b"\xef\xbb\xbf"
+
+# Python's own table only: the machine's files would give other types on other machines.
+_TYPES = MimeTypes()
+for _suffix, _type in ((".md", "text/markdown"), (".rst", "text/x-rst"), (".yaml", "text/yaml")):
+    _TYPES.add_type(_type, _suffix)
+
+
+class TextReader(Reader):
+    """Small objects are fetched many at once and share batches."""
+
+    primitive: ClassVar[str] = "document"
+
+    @staticmethod
+    def declared(params: ReadParams) -> pa.Schema:  # noqa: ARG004 - the same for all
+        """The columns of a document."""
+        return payload_schema(schema_of("document"))
+
+    async def read(
+        self,
+        objects: Objects,
+        resume: ObjectCursor | None,  # noqa: ARG002 - an object is read whole
+    ) -> AsyncGenerator[Batch[ObjectCursor], None]:
+        """One record per object."""
+        fetched = self.fetch(self._spans(objects))
+        decoded = ordered_map(fetched, lambda f: to_thread.run_sync(self._decode, f), DECODES)
+        async with aclosing(decoded):
+            async for batch in decoded:
+                yield batch
+
+    async def _spans(self, objects: Objects) -> AsyncGenerator[Span, None]:
+        async with aclosing(objects):
+            async for info in objects:
+                if info.size > MAX_DOCUMENT_BYTES:
+                    uri = self.folder.uri(info.key)
+                    raise DataError(
+                        f"{uri} has {info.size} bytes; a document may have {MAX_DOCUMENT_BYTES}",
+                        rows={0: "too large"},
+                        remedy="leave it out with `glob`, or split it",
+                        tag="too_large",
+                    )
+                yield Span(info, 0, info.size)
+
+    def _decode(self, fetched: Fetched) -> Batch[ObjectCursor]:
+        infos = [span.info for span in fetched.spans]
+        paths = [PurePosixPath(info.key) for info in infos]
+        columns = pa.RecordBatch.from_arrays(
+            [
+                self._texts(fetched),
+                pa.array([path.stem for path in paths], pa.string()),
+                pa.array([_TYPES.guess_type(path.name)[0] for path in paths], pa.string()),
+                pa.nulls(len(infos), pa.string()),
+            ],
+            schema=self.declared(self.params),
+        )
+        origins = [Origin(info, np.zeros(1, np.int64)) for info in infos]
+        cursor = ObjectCursor(key=infos[-1].key, version=infos[-1].version)
+        return Batch(enclose(columns, origins, self.folder), cursor)
+
+    def _texts(self, fetched: Fetched) -> pa.Array:
+        texts: list[str] = []
+        bad: dict[int, str] = {}
+        for row, data in enumerate(fetched.data):
+            try:
+                texts.append(data.removeprefix(BOM).decode())
+            except UnicodeDecodeError as error:
+                uri = self.folder.uri(fetched.spans[row].info.key)
+                bad[row] = f"{uri} is not UTF-8 text: {error.reason} at byte {error.start}"
+        if bad:
+            others = f" (and {len(bad) - 1} more objects)" if len(bad) > 1 else ""
+            raise DataError(
+                next(iter(bad.values())) + others,
+                rows=bad,
+                remedy="convert it to UTF-8, or leave it out with `glob`",
+                tag="encoding",
+            )
+        return pa.array(texts, pa.string())

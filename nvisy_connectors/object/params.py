@@ -1,0 +1,76 @@
+"""Params that all sources and all sinks of objects share."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from nvisy_connectors.object.formats.columns import parse_columns
+from nvisy_connectors.object.glob import check_pattern
+from nvisy_dagster.sdk import Params
+
+FormatName = Literal["text", "jsonl", "parquet"]
+
+MIB = 1 << 20
+
+
+class ReadParams(Params):
+    """What every source of objects can be told."""
+
+    format: FormatName = "text"
+    """What is in the objects. `text`: each is one document of UTF-8 text. `jsonl`: one JSON object
+    per line, each a row. `parquet`: rows."""
+    glob: str | None = Field(default=None, max_length=1024)
+    """Which objects to read, such as `**/*.md`, matched against the part of the key after the
+    folder or prefix. All by default."""
+    columns: dict[str, str] | list[str] | None = None
+    """Columns to read; all by default. For `jsonl` their types too, such as
+    `{"id": "int64", "tags": "list<string>", "author": "struct<name: string>"}`: then other
+    fields are ignored and missing ones are null. Without it the types are inferred from the first
+    8 MiB, and a line that does not fit them fails."""
+    batch_bytes: int = Field(default=8 * MIB, ge=1, le=256 * MIB)
+    """Size of a batch, in bytes of the objects."""
+    batch_rows: int = Field(default=65_536, ge=1, le=10_000_000)
+    """Largest number of records in a batch."""
+
+    @field_validator("glob")
+    @classmethod
+    def _glob_is_valid(cls, value: str | None) -> str | None:
+        return None if value is None else check_pattern(value)
+
+    @model_validator(mode="after")
+    def _columns_fit_the_format(self) -> Self:
+        if self.columns is None:
+            return self
+        if self.format == "text":
+            raise ValueError("`columns` does not go with format 'text': a document has its own")
+        if not self.columns:
+            raise ValueError("`columns` is empty: name a column, or leave it out to read all")
+        if self.format == "jsonl":
+            if not isinstance(self.columns, dict):
+                raise ValueError('format \'jsonl\' needs types: `"columns": {"id": "int64"}`')
+            parse_columns(self.columns)
+        elif isinstance(self.columns, dict):
+            raise ValueError('a Parquet file knows its types: `"columns": ["id"]`')
+        return self
+
+
+class WriteParams(Params):
+    """What every sink of objects can be told."""
+
+    format: FormatName = "jsonl"
+    """What is written. `jsonl`: one JSON object per line. `parquet`: compressed with zstd. `text`:
+    the column `text` of each record as a file of its own."""
+    mode: Literal["replace", "append"] = "replace"
+    """What happens, when a run has succeeded, to the parts that earlier runs wrote there:
+    `replace` deletes them, `append` keeps them. Files of others are never touched."""
+    envelope: bool = False
+    """Whether to write the envelope (`_id`, `_source` and the like) too; in `jsonl` ids are
+    UUIDs."""
+    part_bytes: int = Field(default=256 * MIB, ge=1)
+    """Size at which a part is closed and the next one begun."""
+
+    @model_validator(mode="after")
+    def _envelope_fits_the_format(self) -> Self:
+        if self.format == "text" and self.envelope:
+            raise ValueError("`envelope` does not go with format 'text': a file has no columns")
+        return self

@@ -1,0 +1,194 @@
+"""Writing objects to any store, in any format: exactly once, by epochs."""
+
+import shutil
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import pyarrow as pa
+from anyio import to_thread
+
+from nvisy_connectors.object.errors import disk_error
+from nvisy_connectors.object.folder import Folder
+from nvisy_connectors.object.formats.writers import WRITERS, PartWriter
+from nvisy_connectors.object.params import WriteParams
+from nvisy_connectors.object.parts import PartName, parse_part, run_token
+from nvisy_connectors.object.pipeline import together
+from nvisy_dagster.sdk import Capabilities, ConfigError, EdgeType, Progress, Sink
+from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES, payload
+from nvisy_dagster.sdk.identity import format_uuid
+
+P = TypeVar("P", bound=WriteParams)
+
+UPLOADS = 16
+"""Parts that are published at once."""
+
+
+@dataclass
+class _Part:
+    file: Path
+    writer: PartWriter
+    record: str | None
+
+
+class ObjectSink(Sink[P]):
+    """Writes parts to files of this machine and publishes them when an epoch is committed.
+
+    So a part appears whole or not at all, an upload can be tried again, and memory stays small.
+    """
+
+    capabilities = Capabilities(write_mode="epoch")
+
+    folder: Folder
+    _run = ""
+
+    @abstractmethod
+    async def make_folder(self) -> Folder:
+        """Where the objects go; made if it can be.
+
+        Raises:
+            ConfigError: There cannot be such a place.
+        """
+
+    def check(self, incoming: EdgeType) -> None:
+        """The format `text` needs a column `text`; the others take all but an empty payload."""
+        if incoming.schema is None:
+            return
+        names = [name for name in incoming.schema.names if name not in ENVELOPE_NAMES]
+        if self.params.format == "text":
+            kind = incoming.schema.field("text").type if "text" in names else None
+            if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise ConfigError(
+                    "param 'format' is 'text', but no column 'text' of type string comes in; "
+                    f"the columns are {', '.join(names) or 'none'}",
+                    remedy="make one with a `map` before, or write `jsonl` or `parquet`",
+                    tag="schema",
+                )
+        elif not names and not self.params.envelope:
+            raise ConfigError(
+                "no columns come in but the envelope",
+                remedy='set "envelope": true to write it',
+                tag="schema",
+            )
+
+    async def open(self) -> None:
+        """Ask for the first page of the listing, so that what is refused is told at once."""
+        self.folder = await self.make_folder()
+        self.stack.callback(self.folder.close)
+        self._turn = anyio.Lock()
+        self._open_part: _Part | None = None
+        self._closed: list[_Part] = []
+        self._schema: pa.Schema | None = None
+        self._number = 0
+        self._spool: Path | None = None
+        self._tried: set[str] = set()
+        async with aclosing(self.folder.listing()) as pages:
+            await anext(pages, None)
+        self.stack.push_async_callback(self._discard)
+
+    async def start(self, progress: Progress) -> None:
+        """Delete what this run wrote after its last checkpoint."""
+        self._run = run_token(progress.id)
+        with anyio.CancelScope(shield=True):  # what is made must be known, to be removed
+            token = run_token(f"{self._run}.{self.node_id}")
+            self._spool = await self.folder.make_spool(token)
+        await self._delete(lambda part: part.run == self._run and part.epoch > progress.epoch)
+
+    async def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows to the open part; nobody sees them before `commit`."""
+        if batch.num_rows:
+            async with self._turn:
+                await to_thread.run_sync(self._write, batch)
+
+    async def commit(self, epoch: int) -> None:
+        """Publish the parts of this epoch."""
+        async with self._turn:
+            await to_thread.run_sync(self._close_part)
+            if not self._closed:
+                return
+            extension = WRITERS[self.params.format].extension
+            numbered = list(enumerate(self._closed))
+            for start in range(0, len(numbered), UPLOADS):
+                await together(
+                    self._publish(part, PartName(self._run, epoch, number, extension, part.record))
+                    for number, part in numbered[start : start + UPLOADS]
+                )
+            await self.folder.flush()
+            self._closed.clear()
+            self._tried.clear()
+
+    async def finish(self) -> None:
+        """In mode `replace`, delete the parts of earlier runs."""
+        if self.params.mode == "replace":
+            await self._delete(lambda part: part.run != self._run)
+
+    async def _publish(self, part: _Part, name: PartName) -> None:
+        key = str(name)
+        # `start` has deleted what an earlier attempt left, so only a rival can hold this name.
+        if key not in self._tried and await self.folder.head(key) is not None:
+            raise ConfigError(
+                f"{self.folder.uri(key)} exists: another sink of this run writes to the same place",
+                remedy="give each sink a folder or prefix of its own",
+                tag="conflict",
+            )
+        self._tried.add(key)
+        await self.folder.publish(part.file, key)
+
+    async def _delete(self, chosen: Callable[[PartName], bool]) -> None:
+        keys: list[str] = []
+        async with aclosing(self.folder.listing()) as pages:
+            async for page in pages:
+                for info in page:
+                    part = parse_part(info.key)
+                    if part is not None and chosen(part):
+                        keys.append(info.key)
+        if keys:
+            await self.folder.delete(keys)
+            await self.folder.flush()
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        if self._schema is None:
+            # What came in may not have been known when the graph was compiled.
+            self.check(EdgeType("row", batch.schema))
+            self._schema = batch.schema
+        rows = batch if self.params.envelope or self.params.format == "text" else payload(batch)
+        try:
+            if WRITERS[self.params.format].one_record:
+                for place, record in enumerate(batch.column("_id").to_pylist()):
+                    self._part(rows.schema, format_uuid(record)).writer.write(rows.slice(place, 1))
+                    self._close_part()
+                return
+            part = self._part(rows.schema, None)
+            part.writer.write(rows)
+            if part.writer.size() >= self.params.part_bytes:
+                self._close_part()
+        except OSError as error:
+            raise disk_error(error, self.location() or "") from error
+
+    def _part(self, schema: pa.Schema, record: str | None) -> _Part:
+        if self._open_part is None:
+            assert self._spool is not None, "write before start"  # noqa: S101 - the engine's order
+            file = self._spool / f"{self._number}"
+            self._number += 1
+            self._open_part = _Part(file, WRITERS[self.params.format](file, schema), record)
+        return self._open_part
+
+    def _close_part(self) -> None:
+        if self._open_part is not None:
+            self._open_part.writer.close()
+            self._closed.append(self._open_part)
+            self._open_part = None
+
+    async def _discard(self) -> None:
+        def remove() -> None:
+            if self._open_part is not None:
+                self._open_part.writer.close()
+            if self._spool is not None:
+                shutil.rmtree(self._spool, ignore_errors=True)
+
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(remove)

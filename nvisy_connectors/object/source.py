@@ -1,0 +1,86 @@
+"""Reading objects of any store, in any format."""
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+import pyarrow as pa
+
+from nvisy_connectors.object.cursor import ObjectCursor
+from nvisy_connectors.object.folder import Folder, ObjectInfo
+from nvisy_connectors.object.formats.readers import READERS
+from nvisy_connectors.object.glob import compile_glob
+from nvisy_connectors.object.params import ReadParams
+from nvisy_dagster.sdk import Batch, ConfigError, EdgeType, Source
+from nvisy_dagster.sdk.envelope import ENVELOPE
+
+P = TypeVar("P", bound=ReadParams)
+
+
+class ObjectSource(Source[P, ObjectCursor]):
+    """Lists the objects of a folder and reads one after the other.
+
+    A connector says in `make_folder` where the objects are.
+    """
+
+    folder: Folder
+
+    @abstractmethod
+    async def make_folder(self) -> Folder:
+        """Where the objects are.
+
+        Raises:
+            ConfigError: There is no such place.
+        """
+
+    async def open(self) -> None:
+        """Ask for the first page of the listing, so that what is refused is told at once."""
+        self.folder = await self.make_folder()
+        self.stack.callback(self.folder.close)
+        async with aclosing(self.folder.listing()) as pages:
+            await anext(pages, None)
+
+    def output(self) -> EdgeType:
+        """Documents of `text`; rows of `jsonl` and `parquet`, typed when `columns` says how."""
+        reader = READERS[self.params.format]
+        declared = reader.declared(self.params)
+        schema = None if declared is None else pa.schema([*ENVELOPE, *declared])
+        return EdgeType(reader.primitive, schema)
+
+    async def read(self, cursor: ObjectCursor | None) -> AsyncGenerator[Batch[ObjectCursor], None]:
+        """Objects in the order of their keys, each from its first record to its last.
+
+        Raises:
+            ConfigError: The object in which the cursor stands is not what it was.
+        """
+        begun = None if cursor is None or cursor.offset is None else await self._resumed(cursor)
+        reader = READERS[self.params.format](self.params, self.folder)
+        objects = self._objects(cursor, begun)
+        async with aclosing(reader.read(objects, cursor)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _objects(
+        self, cursor: ObjectCursor | None, begun: ObjectInfo | None
+    ) -> AsyncGenerator[ObjectInfo, None]:
+        if begun is not None:
+            yield begun
+        pattern = compile_glob(self.params.glob) if self.params.glob else None
+        async with aclosing(self.folder.listing(cursor.key if cursor else None)) as pages:
+            async for page in pages:
+                for info in page:
+                    if pattern is None or pattern.fullmatch(info.key):
+                        yield info
+
+    async def _resumed(self, cursor: ObjectCursor) -> ObjectInfo:
+        info = await self.folder.head(cursor.key)
+        if info is None or info.version != cursor.version:
+            what = "is gone" if info is None else "changed"
+            raise ConfigError(
+                f"{self.folder.uri(cursor.key)} {what} after a part of it was read, "
+                "so the read cannot go on where it stopped",
+                remedy="run the graph again from the beginning",
+                tag="changed",
+            )
+        return info

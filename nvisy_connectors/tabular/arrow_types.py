@@ -1,0 +1,40 @@
+"""Types between Arrow and DuckDB: what DuckDB can read, and what its results are stored as."""
+
+import pyarrow as pa
+
+
+def readable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with columns widened that DuckDB has no type for.
+
+    Raises:
+        pa.ArrowException: A column cannot be widened.
+    """
+    arrays = [
+        array.cast(pa.float32()) if pa.types.is_float16(array.type) else array
+        for array in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType | None:  # noqa: PLR0911 - one per kind of type
+    """The type that results of a type of DuckDB's are cast to; `None` for one without values.
+
+    DuckDB names the items of lists its own way and knows `UTC` as `Etc/UTC`.
+    """
+    if pa.types.is_null(kind):
+        return None
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp(kind.unit, kind.tz and "UTC")
+    if pa.types.is_map(kind):
+        key, item = stored_type(kind.key_type), stored_type(kind.item_type)
+        return None if key is None or item is None else pa.map_(key, item)
+    if pa.types.is_fixed_size_list(kind):
+        value = stored_type(kind.value_type)
+        return None if value is None else pa.list_(value, kind.list_size)
+    if pa.types.is_list(kind):
+        value = stored_type(kind.value_type)
+        return None if value is None else pa.list_(value)
+    if pa.types.is_struct(kind):
+        found = [(field.name, stored_type(field.type)) for field in kind]
+        return None if any(value is None for _, value in found) else pa.struct(found)
+    return kind

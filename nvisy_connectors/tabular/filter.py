@@ -1,0 +1,66 @@
+"""The action `filter`."""
+
+from typing import Annotated
+
+import pyarrow as pa
+from pydantic import Field
+
+from nvisy_connectors.tabular.binding import Bound, bind
+from nvisy_connectors.tabular.evaluation import evaluate
+from nvisy_connectors.tabular.expression import Expression, parse_expression
+from nvisy_connectors.tabular.predicate import check_predicate
+from nvisy_connectors.tabular.syntax import MAX_CHARACTERS
+from nvisy_dagster.sdk import Capabilities, EdgeType, KernelAction, Params
+
+
+class FilterParams(Params):
+    """What `filter` keeps."""
+
+    where: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
+    """SQL expression over the columns of a record; it is kept when this is true.
+
+    For instance `lang = 'en' AND score > 0.2`. NULL drops the record, like false.
+    """
+
+
+class Filter(KernelAction[FilterParams]):
+    """Keep the records for which an expression is true.
+
+    The records that are kept keep their ids and all their columns.
+    """
+
+    name = "filter"
+    capabilities = Capabilities(row_wise=True, concurrency=2)
+    requires = ("duckdb",)
+    extra = "tabular"
+
+    def output(self, incoming: EdgeType) -> EdgeType:
+        """The type that came in.
+
+        Raises:
+            ConfigError: The expression is not allowed, does not fit the schema or is no BOOLEAN.
+        """
+        expression = self._expression()
+        if incoming.schema is not None:
+            _bind_predicate(expression, incoming.schema)
+        return incoming
+
+    def transform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep some rows.
+
+        Raises:
+            ConfigError: The expression does not fit the columns of the batch.
+            DataError: The expression fails on some rows.
+        """
+        bound = _bind_predicate(self._expression(), batch.schema)
+        [keep] = evaluate(bound, batch)
+        return batch.filter(keep)
+
+    def _expression(self) -> Expression:
+        return parse_expression("where", self.params.where)
+
+
+def _bind_predicate(expression: Expression, schema: pa.Schema) -> Bound:
+    bound = bind((expression,), schema)
+    check_predicate(expression, bound.types[0])
+    return bound

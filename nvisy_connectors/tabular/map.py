@@ -1,0 +1,132 @@
+"""The action `map`."""
+
+from typing import Annotated, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from nvisy_connectors.tabular.evaluation import evaluate
+from nvisy_connectors.tabular.expression import Expression, parse_expression
+from nvisy_connectors.tabular.projection import (
+    check_not_null,
+    compute,
+    project,
+    schema_of_columns,
+)
+from nvisy_connectors.tabular.syntax import MAX_CHARACTERS
+from nvisy_dagster.sdk import Capabilities, EdgeType, KernelAction, Params
+from nvisy_dagster.sdk.arrow_schema import columns_of
+from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
+
+ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
+ExpressionText = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
+
+
+class MapParams(Params):
+    """What `map` makes of the columns of a record; at least one of these, applied in this order."""
+
+    set: Annotated[dict[ColumnName, ExpressionText], Field(max_length=500)] = Field(
+        default_factory=dict
+    )
+    """Columns to add or replace, each with a SQL expression over the columns that came in.
+
+    For instance `{"text": "lower(text)", "length": "length(text)"}`: `length` is that of the text
+    that came in. Columns of the envelope, such as `_source`, can be read and not written.
+    """
+    select: tuple[ColumnName, ...] | None = None
+    """Columns to keep, in this order; all when left out. The envelope is always kept."""
+    drop: tuple[ColumnName, ...] = ()
+    """Columns to leave out."""
+    rename: dict[ColumnName, ColumnName] = Field(default_factory=dict)
+    """New names of columns, by their names until then."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not (self.set or self.drop or self.rename or self.select is not None):
+            raise ValueError("name at least one of set, select, drop and rename")
+        folded = {name.lower() for name in ENVELOPE_NAMES}
+        written = [*self.set, *(self.select or ()), *self.drop, *self.rename, *self.rename.values()]
+        for name in written:
+            if name.lower() in folded:
+                raise ValueError(f"{name!r} belongs to the envelope, which is kept as it is")
+        return self
+
+
+class Map(KernelAction[MapParams]):
+    """Compute, select, drop and rename columns.
+
+    Records keep their ids. A column that came in as not null stays so: a record whose new value is
+    NULL fails. When a column that the primitive requires is dropped, renamed or changes its type,
+    the records are of the primitive `row` from here on.
+    """
+
+    name = "map"
+    capabilities = Capabilities(row_wise=True, concurrency=2)
+    requires = ("duckdb",)
+    extra = "tabular"
+
+    def output(self, incoming: EdgeType) -> EdgeType:
+        """The columns that come out and the primitive that they still are.
+
+        Raises:
+            ConfigError: An expression is not allowed or does not fit, or a column does not exist.
+        """
+        expressions = self._expressions()
+        if incoming.schema is None:
+            return EdgeType(self._primitive_by_name(incoming.primitive))
+        made = compute(expressions, incoming.schema)
+        columns = project(self.params, incoming.schema, made.results)
+        schema = schema_of_columns(columns, incoming.schema)
+        return EdgeType(_primitive(incoming.primitive, incoming.schema, schema), schema)
+
+    def transform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Compute the columns of a batch.
+
+        Raises:
+            ConfigError: The params do not fit the columns of the batch.
+            DataError: An expression fails on some rows, or gives NULL where that is not allowed.
+        """
+        made = compute(self._expressions(), batch.schema)
+        columns = project(self.params, batch.schema, made.results)
+        values = evaluate(made.bound, batch)
+        arrays = [column.of(batch, values) for column in columns]
+        check_not_null(columns, arrays)
+        schema = schema_of_columns(columns, batch.schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _expressions(self) -> dict[str, Expression]:
+        return {
+            name: parse_expression(f"set.{name}", text) for name, text in self.params.set.items()
+        }
+
+    def _primitive_by_name(self, primitive: str) -> str:
+        """The primitive when no types are known: a column that is set is trusted to keep its."""
+        select = self.params.select
+        gone = {*self.params.drop, *self.params.rename}
+        lost = [
+            name
+            for name in _required(primitive)
+            if name in gone or (select is not None and name not in select)
+        ]
+        return "row" if lost else primitive
+
+
+def _required(primitive: str) -> list[str]:
+    return [
+        name
+        for name, shape in columns_of(primitive).items()
+        if name not in ENVELOPE_NAMES and not shape.nullable
+    ]
+
+
+def _primitive(primitive: str, before: pa.Schema, after: pa.Schema) -> str:
+    """The primitive, as long as its columns are there and of the types that they had."""
+    lost = [name for name in _required(primitive) if name not in after.names]
+    changed = [
+        name
+        for name in columns_of(primitive)
+        if name in after.names
+        and name in before.names
+        and after.field(name).type != before.field(name).type
+    ]
+    return "row" if lost or changed else primitive

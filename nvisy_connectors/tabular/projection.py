@@ -1,0 +1,147 @@
+"""Which columns `map` puts out: set, then selected, then dropped, then renamed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from nvisy_connectors.tabular.binding import Bound, bind, column_place
+from nvisy_connectors.tabular.expression import Expression, nearest
+from nvisy_dagster.sdk import ConfigError, DataError
+from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
+
+if TYPE_CHECKING:
+    from nvisy_connectors.tabular.map import MapParams
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that comes out."""
+
+    field: pa.Field
+    place: int
+    """Place among the columns that came in or, when computed, among the results."""
+    computed: bool = False
+    set: bool = False
+    """It may hold NULL although its field does not allow it."""
+
+    def of(self, batch: pa.RecordBatch, results: Sequence[pa.Array]) -> pa.Array:
+        """The values; those of a column that came in are not copied."""
+        return results[self.place] if self.computed else batch.column(self.place)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What `set` makes."""
+
+    bound: Bound
+    """The expressions that have to be evaluated; one that only names a column has not."""
+    results: Mapping[str, Column]
+    """By the name of the column that is set."""
+
+
+def compute(expressions: Mapping[str, Expression], schema: pa.Schema) -> Computed:
+    """Type what `set` makes of the columns of a schema.
+
+    Raises:
+        ConfigError: An expression does not fit the schema.
+    """
+    bound = bind(tuple(e for e in expressions.values() if not e.copies), schema)
+    places = {expression: place for place, expression in enumerate(bound.expressions)}
+    results: dict[str, Column] = {}
+    for name, expression in expressions.items():
+        if expression.copies:
+            place = column_place(expression, expression.columns[0], schema)
+            results[name] = Column(schema.field(place).with_name(name), place, set=True)
+        else:
+            place = places[expression]
+            field = pa.field(name, bound.types[place])
+            results[name] = Column(field, place, computed=True, set=True)
+    return Computed(bound, results)
+
+
+def project(params: "MapParams", schema: pa.Schema, results: Mapping[str, Column]) -> list[Column]:
+    """The columns that come out, envelope first.
+
+    Raises:
+        ConfigError: A column does not exist, or two get one name.
+    """
+    came_in = [Column(field, place) for place, field in enumerate(schema)]
+    envelope = [column for column in came_in if column.field.name in ENVELOPE_NAMES]
+    columns = _with_set([c for c in came_in if c.field.name not in ENVELOPE_NAMES], results)
+    if params.select is not None:
+        columns = [columns[_find("select", name, columns)] for name in params.select]
+    for name in params.drop:
+        del columns[_find("drop", name, columns)]
+    renamed = {_find("rename", old, columns): new for old, new in params.rename.items()}
+    columns = [
+        replace(column, field=column.field.with_name(renamed.get(place, column.field.name)))
+        for place, column in enumerate(columns)
+    ]
+    _check_names([column.field.name for column in columns])
+    return envelope + columns
+
+
+def schema_of_columns(columns: Sequence[Column], incoming: pa.Schema) -> pa.Schema:
+    """The schema of what comes out."""
+    return pa.schema([column.field for column in columns], metadata=incoming.metadata)
+
+
+def check_not_null(columns: Sequence[Column], arrays: Sequence[pa.Array]) -> None:
+    """Refuse the rows in which a column is NULL that must not be.
+
+    Raises:
+        DataError: There are such rows.
+    """
+    rows: dict[int, str] = {}
+    for column, array in zip(columns, arrays, strict=True):
+        if column.set and not column.field.nullable and array.null_count:
+            reason = f"expression 'set.{column.field.name}' gives NULL, but the column is not null"
+            found = array.is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist()
+            rows |= {row: rows.get(row, reason) for row in found}
+    if rows:
+        raise DataError(
+            f"{len(rows)} rows fail: {next(iter(rows.values()))}",
+            rows=dict(sorted(rows.items())),
+            remedy="use coalesce(..., ''), filter these records before, or set another column",
+            tag="expression",
+        )
+
+
+def _with_set(columns: list[Column], results: Mapping[str, Column]) -> list[Column]:
+    columns = list(columns)
+    by_name = {column.field.name: place for place, column in enumerate(columns)}
+    folded = {name.lower(): name for name in by_name}
+    for name, made in results.items():
+        place = by_name.get(name)
+        if place is not None:
+            # What was declared not null stays so: primitives require it of their columns.
+            nullable = columns[place].field.nullable
+            columns[place] = replace(made, field=made.field.with_nullable(nullable))
+            continue
+        if name.lower() in folded:
+            raise ConfigError(
+                f"column {name!r} of 'set' differs from {folded[name.lower()]!r} only by case",
+                remedy=f"write {folded[name.lower()]!r} to replace it",
+                tag="schema",
+            )
+        columns.append(replace(made, field=made.field.with_nullable(nullable=True)))
+    return columns
+
+
+def _find(param: str, name: str, columns: Sequence[Column]) -> int:
+    names = [column.field.name for column in columns]
+    if name in names:
+        return names.index(name)
+    raise ConfigError(
+        f"{param!r} names column {name!r}, which is not there",
+        remedy=nearest(name, names) or f"there are: {', '.join(names)[:300]}",
+        tag="schema",
+    )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"two columns would be called {doubled[0]!r}", tag="schema")

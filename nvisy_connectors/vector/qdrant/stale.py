@@ -1,0 +1,69 @@
+"""Which points an epoch has made stale: what is left of the roots that it wrote anew.
+
+A document that became shorter gives fewer chunks; those of its earlier life must go. Ids are kept
+as numbers, 32 bytes a record, until the epoch is committed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from nvisy_connectors.vector.qdrant.points import format_uuids
+
+_IDS_PER_DELETE = 4096
+"""Ids that one request names (160 kB), unless one root has more."""
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Some roots and all that was written for them."""
+
+    roots: list[str]
+    keep: list[str]
+
+
+@dataclass
+class Epoch:
+    """The records written since the last commit."""
+
+    _ids: list[bytes] = field(default_factory=list)
+    _roots: list[bytes] = field(default_factory=list)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Note records that were written."""
+        self._ids.append(_raw(batch.column("_id")))
+        self._roots.append(_raw(batch.column("_root_id")))
+
+    def renewals(self) -> Iterator[Renewal]:
+        """The records by root, in groups that one request can name; no root is split."""
+        ids = np.frombuffer(b"".join(self._ids), "V16")
+        roots = np.frombuffer(b"".join(self._roots), "V16")
+        if not len(ids):
+            return
+        words = roots.view(np.uint64).reshape(-1, 2)
+        order = np.lexsort((words[:, 1], words[:, 0]))
+        ids, words = ids[order], words[order]
+        starts = np.flatnonzero(np.r_[True, (words[1:] != words[:-1]).any(axis=1)])
+        ends = np.r_[starts[1:], len(ids)]
+        first = 0
+        while first < len(starts):
+            # At least one root, then as many as fit.
+            limit = starts[first] + _IDS_PER_DELETE
+            last = max(first + 1, int(np.searchsorted(ends, limit, side="right")))
+            begin, end = int(starts[first]), int(ends[last - 1])
+            names = np.ascontiguousarray(words[starts[first:last]]).view("V16").ravel()
+            yield Renewal(format_uuids(names.tolist()), format_uuids(ids[begin:end].tolist()))
+            first = last
+
+    def clear(self) -> None:
+        """Forget the records: the epoch is committed."""
+        self._ids.clear()
+        self._roots.clear()
+
+
+def _raw(column: pa.Array) -> bytes:
+    start = 16 * column.offset
+    buffer = column.buffers()[1]
+    return b"" if buffer is None else buffer[start : start + 16 * len(column)].to_pybytes()

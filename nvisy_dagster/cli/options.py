@@ -1,0 +1,25 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+
+import click
+
+GRAPH = click.Path(path_type=Path)
+"""A graph file. Whether it can be read is told like every other mistake, not by click."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
+
+connections_option = click.option(
+    "--connections",
+    "connections_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read connections from FILE instead of connections.json beside the graph.",
+)
+
+storage_option = click.option(
+    "--storage",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where checkpoints and run history are kept: $NVISY_STORAGE, else .nvisy here.",
+)

@@ -1,0 +1,189 @@
+"""Running a graph for `nvisy run`: compile, connect, run, show, tell how it ended."""
+
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nvisy_dagster.cli.exit_codes import ExitCode
+from nvisy_dagster.cli.failures import describe, error_lines, exit_code
+from nvisy_dagster.cli.interruption import InterruptedRunError, run_interruptible
+from nvisy_dagster.cli.loading import FileErrors, LoadedGraph, load
+from nvisy_dagster.cli.run_record import RunRecord
+from nvisy_dagster.cli.run_view import choose_view, print_table
+from nvisy_dagster.engine.connections import OpenConnections, open_connections
+from nvisy_dagster.engine.failure import NodeError, RunConflictError
+from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.engine.run import default_storage, run_plan
+from nvisy_dagster.graph.errors import GraphErrors
+from nvisy_dagster.sdk import NvisyError
+
+GOES_ON = "run it again: it goes on from the last checkpoint"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `nvisy run` was asked to do."""
+
+    graph: Path
+    connections_file: Path | None = None
+    storage: Path | None = None
+    fresh: bool = False
+    engine_only: bool = False
+    quiet: bool = False
+    as_json: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run_id: str | None = None
+    resumed: bool = False
+    metrics: Sequence[NodeMetrics] = ()
+    error: Exception | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process exits with."""
+        if self.error is None:
+            return ExitCode.SUCCESS
+        if isinstance(self.error, InterruptedRunError):
+            return ExitCode.INTERRUPTED
+        return exit_code(self.error)
+
+
+def run_graph(request: RunRequest) -> ExitCode:
+    """Run a graph and tell how it went.
+
+    Raises:
+        GraphErrors: The graph or its connections are wrong; nothing was run.
+    """
+    loaded = load(request.graph, request.connections_file)
+    try:
+        connections = open_connections(loaded.plan, loaded.connections, os.environ)
+    except GraphErrors as errors:
+        raise FileErrors(errors, loaded.connections_path or loaded.path) from errors
+    record = RunRecord(loaded.plan)
+    run = _engine_only if request.engine_only else _in_dagster
+    with choose_view(record, quiet=request.quiet) as view:
+        outcome = run(request, loaded, connections, record, view.observe)
+    if outcome.error is None:
+        record.succeed(outcome.metrics)
+    else:
+        record.fail(outcome.error.node if isinstance(outcome.error, NodeError) else None)
+    _tell(request, record, outcome, connections.redactor.scrub)
+    return outcome.exit_code
+
+
+Observe = Callable[[Sequence[NodeMetrics]], None]
+
+
+def _engine_only(
+    request: RunRequest,
+    loaded: LoadedGraph,
+    connections: OpenConnections,
+    record: RunRecord,
+    observe: Observe,
+) -> Outcome:
+    call = partial(
+        run_plan,
+        loaded.plan,
+        connections.by_name,
+        storage=request.storage,
+        fresh=request.fresh,
+        observe=observe,
+    )
+    try:
+        result = run_interruptible(call, partial(_stopping, record))
+    except TimeoutError as error:
+        # A node's own timeout is the node's error; this one is the run's.
+        seconds = loaded.plan.defaults.timeout.graph_seconds
+        timeout = NvisyError(
+            f"the run took longer than {seconds:g} s",
+            remedy='raise "timeout.graph_seconds", or run again: it goes on from the checkpoint',
+            tag="timeout",
+        )
+        timeout.__cause__ = error
+        return Outcome(error=timeout)
+    except Exception as error:  # noqa: BLE001 - told to the user, whatever it is
+        return Outcome(error=error)
+    return Outcome(result.run_id, result.resumed, list(result.metrics.values()))
+
+
+def _stopping(record: RunRecord) -> None:
+    record.stopping = True
+
+
+def _tell(
+    request: RunRequest, record: RunRecord, outcome: Outcome, scrub: Callable[[str], str]
+) -> None:
+    if request.debug and outcome.error is not None:
+        click.echo(scrub("".join(traceback.format_exception(outcome.error))), err=True)
+    if request.as_json:
+        click.echo(json.dumps(_to_json(request, record, outcome, scrub), indent=2))
+        return
+    if not request.quiet:
+        print_table(record)
+    if outcome.error is None:
+        if not request.quiet:
+            click.echo(_summary(record, outcome))
+        return
+    for line in _failure_lines(request, outcome.error, scrub):
+        click.echo(line, err=True)
+
+
+def _failure_lines(
+    request: RunRequest, error: Exception, scrub: Callable[[str], str]
+) -> Iterator[str]:
+    if isinstance(error, InterruptedRunError):
+        yield "interrupted: every client is closed, and what was committed stays"
+    else:
+        yield from error_lines(error, scrub)
+    if not isinstance(error, GraphErrors | RunConflictError):
+        yield f"  next: {GOES_ON} (nvisy run {request.graph})"
+
+
+def _summary(record: RunRecord, outcome: Outcome) -> str:
+    nodes = record.nodes.values()
+    read = sum(node.counts.records_out for node in nodes if node.kind == "source")
+    written = sum(node.counts.records_out for node in nodes if node.kind == "sink")
+    dead = sum(node.counts.dead for node in nodes)
+    words = [f"{read:,} records read", f"{written:,} written"]
+    if dead:
+        words.append(click.style(f"{dead:,} dead", fg="red"))
+    went_on = ", going on from an earlier run's checkpoint" if outcome.resumed else ""
+    succeeded = click.style("succeeded", fg="green")
+    return f"{succeeded} in {record.seconds:.1f} s{went_on}: {', '.join(words)}"
+
+
+def _to_json(
+    request: RunRequest, record: RunRecord, outcome: Outcome, scrub: Callable[[str], str]
+) -> dict[str, Any]:
+    error = outcome.error
+    failure: dict[str, Any] | None = None
+    if isinstance(error, InterruptedRunError):
+        failure = {"kind": "interrupted", "message": "a signal ended the run", "remedy": GOES_ON}
+    elif error is not None:
+        failure = describe(error, scrub)
+    return {
+        "success": error is None,
+        "graph": record.plan.name,
+        "file": str(request.graph),
+        "run_id": outcome.run_id,
+        "resumed": outcome.resumed,
+        "seconds": record.seconds,
+        "nodes": [node.to_json() for node in record.nodes.values()],
+        "error": failure,
+    }
+
+
+def _in_dagster(request, loaded, connections, record, observe):
+    raise NotImplementedError

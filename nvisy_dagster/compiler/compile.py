@@ -1,0 +1,184 @@
+"""From a graph to its plan, or to everything that is wrong with it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from croniter import croniter
+
+from nvisy_dagster.compiler.edge_types import EdgeTypes
+from nvisy_dagster.compiler.plan import Node, Plan
+from nvisy_dagster.compiler.problems import Problems
+from nvisy_dagster.compiler.resolve import Resolved, Resolver
+from nvisy_dagster.compiler.stages import plan_edges, plan_stages
+from nvisy_dagster.compiler.structure import Shape, check_structure
+from nvisy_dagster.graph.connections import (
+    Connections,
+    NamedConnection,
+    find_connections,
+    load_connections,
+)
+from nvisy_dagster.graph.errors import GraphErrors
+from nvisy_dagster.graph.load import load_graph
+from nvisy_dagster.graph.model import Graph
+from nvisy_dagster.graph.policies import Policies
+from nvisy_dagster.registry import Registry, installed
+from nvisy_dagster.sdk import EdgeType
+
+CRON_FIELDS = 5
+
+
+def compile_graph(
+    graph: Graph,
+    *,
+    connections: Mapping[str, NamedConnection] | None = None,
+    registry: Registry | None = None,
+    folder: Path | None = None,
+    file: str | None = None,
+) -> Plan:
+    """Compile a graph; pure.
+
+    Args:
+        graph: The document.
+        connections: The connections that are defined; `None` when that is not known yet.
+        registry: What is installed; by default what this process finds.
+        folder: Folder that relative paths in params are resolved against.
+        file: Name of the graph's file, for messages.
+
+    Raises:
+        GraphErrors: Every mistake, each with its JSON path.
+    """
+    problems = Problems(graph)
+    shape = check_structure(graph, problems)
+    resolver = Resolver(graph, registry or installed(), connections, problems)
+    resolved = resolver.resolve()
+    types = EdgeTypes(resolved, shape, problems).check()
+    _check_policies(graph, problems)
+    _check_schedule(graph, problems)
+    if problems.errors:
+        raise GraphErrors(problems.errors, file=file)
+    return _plan(graph, resolved, shape, types, folder)
+
+
+def compile_file(
+    path: Path,
+    *,
+    connections: Mapping[str, NamedConnection] | None = None,
+    registry: Registry | None = None,
+) -> Plan:
+    """Compile a graph file with the `connections.json` beside it.
+
+    Args:
+        path: The graph file.
+        connections: Definitions that go before those of the file.
+        registry: What is installed.
+
+    Raises:
+        GraphErrors: Every mistake in the graph, or in its connections.
+    """
+    defined = connections_beside(path)
+    graph = load_graph(path, connections=defined)
+    return compile_graph(
+        graph,
+        connections={**defined, **(connections or {})},
+        registry=registry,
+        folder=path.resolve().parent,
+        file=path.name,
+    )
+
+
+def connections_beside(path: Path) -> Connections:
+    """The connections that are defined beside a graph file; none if there is no such file.
+
+    Raises:
+        GraphErrors: The file is wrong.
+    """
+    found = find_connections(path)
+    return Connections() if found is None else load_connections(found)
+
+
+def _check_policies(graph: Graph, problems: Problems) -> None:
+    if graph.rate_limit is not None:
+        problems.add("rate_limit", message='"rate_limit" is not built yet', remedy="remove it")
+    for index, node in enumerate(graph.nodes):
+        if node.rate_limit is not None:
+            message = '"rate_limit" is not built yet'
+            problems.add("nodes", index, "rate_limit", message=message, remedy="remove it")
+        if node.type == "sink" and node.materialize:
+            message = "a sink has no output to materialize"
+            problems.add("nodes", index, "materialize", message=message, remedy="remove it")
+        if node.timeout is not None and node.timeout.graph_seconds is not None:
+            message = '"graph_seconds" limits the whole run'
+            remedy = 'say it in the "timeout" of the graph'
+            problems.add("nodes", index, "timeout", "graph_seconds", message=message, remedy=remedy)
+        if node.concurrency is not None and node.concurrency.max_global is not None:
+            message = '"max_global" limits the whole run'
+            remedy = 'say it in the "concurrency" of the graph'
+            problems.add(
+                "nodes", index, "concurrency", "max_global", message=message, remedy=remedy
+            )
+
+
+def _check_schedule(graph: Graph, problems: Problems) -> None:
+    if graph.schedule is None:
+        return
+    cron = graph.schedule.cron
+    shortcut = cron.startswith("@")
+    if (not shortcut and len(cron.split()) != CRON_FIELDS) or not croniter.is_valid(cron):
+        problems.add(
+            "schedule",
+            "cron",
+            message=f'"{cron}" is not a cron expression',
+            remedy="five fields: minute hour day month weekday, such as 0 3 * * *",
+        )
+
+
+def _plan(
+    graph: Graph,
+    resolved: Mapping[str, Resolved],
+    shape: Shape,
+    types: Mapping[str, EdgeType],
+    folder: Path | None,
+) -> Plan:
+    nodes = {node.id: node for node in _nodes(graph, resolved, types)}
+    edges = plan_edges(graph, nodes, shape.order)
+    return Plan(
+        name=graph.name,
+        nodes=nodes,
+        edges=edges,
+        stages=plan_stages(nodes, edges, shape.order),
+        checkpoint=graph.checkpoint,
+        defaults=Policies.model_construct(
+            retry=graph.retry,
+            timeout=graph.timeout,
+            concurrency=graph.concurrency,
+            rate_limit=graph.rate_limit,
+            on_error=graph.on_error,
+        ),
+        folder=folder,
+        description=graph.description,
+        schedule=graph.schedule,
+        execution=graph.execution,
+        owners=graph.owners,
+        tags=graph.tags,
+    )
+
+
+def _nodes(
+    graph: Graph, resolved: Mapping[str, Resolved], types: Mapping[str, EdgeType]
+) -> Iterable[Node]:
+    for node in graph.nodes:
+        found = resolved[node.id]
+        yield Node(
+            id=node.id,
+            kind=found.kind,
+            component_name=found.component_name,
+            component=found.component,
+            params=found.params,
+            connection=found.connection,
+            policies=graph.policies(node),
+            output=types.get(node.id),
+            description=node.description,
+            owners=node.owners,
+            tags=node.tags,
+            metadata=node.metadata,
+        )

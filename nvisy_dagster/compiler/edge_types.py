@@ -1,0 +1,137 @@
+"""Which primitive and schema every edge carries, and whether its reader can take it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nvisy_dagster.compiler.problems import Problems
+from nvisy_dagster.compiler.resolve import Resolved
+from nvisy_dagster.compiler.structure import Shape
+from nvisy_dagster.sdk import Action, Component, ConfigError, EdgeType, Router, Sink, Source
+
+
+class EdgeTypes:
+    """Types the edges of one graph, in topological order.
+
+    Equal components with equal inputs are asked once, so that large generated graphs stay cheap.
+
+    Args:
+        nodes: The resolved nodes by id.
+        shape: The graph's shape.
+        problems: Where mistakes go.
+    """
+
+    def __init__(self, nodes: Mapping[str, Resolved], shape: Shape, problems: Problems) -> None:
+        self._nodes = nodes
+        self._shape = shape
+        self._problems = problems
+        self._asked: dict[tuple[Any, ...], EdgeType | ConfigError | None] = {}
+        self.outputs: dict[str, EdgeType] = {}
+
+    def check(self) -> Mapping[str, EdgeType]:
+        """The output type of every node whose inputs are sound, by node id."""
+        for node_id in self._shape.order:
+            resolved = self._nodes.get(node_id)
+            if resolved is not None:
+                self._node(node_id, resolved)
+        return self.outputs
+
+    def _node(self, node_id: str, resolved: Resolved) -> None:
+        incoming: EdgeType | None = None
+        if resolved.kind != "source":
+            incoming = self._incoming(node_id, resolved)
+            if incoming is None or not self._accepted(resolved, incoming):
+                return
+        made = self._ask(resolved, incoming)
+        if isinstance(made, ConfigError):
+            where = ["nodes", resolved.index]
+            if resolved.kind != "branch":
+                where.append("params")
+            self._problems.add(*where, message=made.message, remedy=made.remedy)
+        elif made is not None:
+            self.outputs[node_id] = made
+
+    def _incoming(self, node_id: str, resolved: Resolved) -> EdgeType | None:
+        """What reaches the node; `None` when an input is unsound, which was reported there."""
+        before = self._shape.predecessors[node_id]
+        if not before or any(node not in self.outputs for node in before):
+            return None
+        first = self.outputs[before[0]]
+        schemas = {before[0]: first.schema}
+        for node in before[1:]:
+            other = self.outputs[node]
+            if other.primitive != first.primitive:
+                self._problems.add(
+                    "nodes",
+                    resolved.index,
+                    message=f'"{before[0]}" brings {first.primitive} records and "{node}" '
+                    f"{other.primitive} records",
+                    remedy="edges that meet must carry the same primitive",
+                )
+                return None
+            schemas[node] = other.schema
+        known = {name: schema for name, schema in schemas.items() if schema is not None}
+        for name, schema in known.items():
+            if first.schema is not None and not schema.equals(first.schema):
+                self._problems.add(
+                    "nodes",
+                    resolved.index,
+                    message=f'"{before[0]}" and "{name}" bring different columns',
+                    remedy='make them equal with a "map" before they meet',
+                )
+                return None
+        return first if len(known) == len(schemas) else EdgeType(first.primitive)
+
+    def _accepted(self, resolved: Resolved, incoming: EdgeType) -> bool:
+        accepts = getattr(resolved.component, "accepts", frozenset[str]())
+        if incoming.primitive in accepts:
+            return True
+        self._problems.add(
+            "nodes",
+            resolved.index,
+            message=f'"{resolved.component_name}" takes {_listed(accepts)} records, '
+            f"not the {incoming.primitive} records that reach it",
+            remedy=_REMEDIES.get((incoming.primitive, min(accepts, default=""))),
+        )
+        return False
+
+    def _ask(self, resolved: Resolved, incoming: EdgeType | None) -> EdgeType | ConfigError | None:
+        schema = None if incoming is None else incoming.schema
+        key = (
+            resolved.component,
+            resolved.params.model_dump_json(),
+            None if incoming is None else incoming.primitive,
+            schema,
+        )
+        if key not in self._asked:
+            component = resolved.component(resolved.params, None, node_id=resolved.node.id)
+            try:
+                self._asked[key] = _output(component, incoming)
+            except ConfigError as error:
+                self._asked[key] = error
+        return self._asked[key]
+
+
+def _output(component: Component[Any], incoming: EdgeType | None) -> EdgeType | None:
+    if isinstance(component, Source):
+        return component.output()
+    assert incoming is not None  # noqa: S101 - only sources have no input
+    if isinstance(component, Action):
+        return component.output(incoming)
+    if isinstance(component, Router):
+        component.check(incoming)
+        return incoming
+    if isinstance(component, Sink):
+        component.check(incoming)
+    return None
+
+
+def _listed(primitives: frozenset[str]) -> str:
+    names = sorted(primitives)
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
+
+
+_REMEDIES = {
+    ("document", "embedding"): 'put an "embed" between them',
+    ("chunk", "embedding"): 'put an "embed" between them',
+    ("row", "embedding"): 'put an "embed" between them',
+}

@@ -1,0 +1,44 @@
+"""Collecting every mistake of a graph, each with its JSON path."""
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ValidationError
+
+from nvisy_dagster.graph.errors import GraphError
+from nvisy_dagster.graph.explain import explain
+from nvisy_dagster.graph.model import Graph
+from nvisy_dagster.graph.places import Step
+from nvisy_dagster.sdk import ConfigError
+
+
+class Problems:
+    """The mistakes found so far.
+
+    Args:
+        graph: The graph that is compiled; it knows where its author wrote what.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.errors: list[GraphError] = []
+
+    def add(self, *steps: Step, message: str, remedy: str | None = None) -> None:
+        """A mistake at this place of the graph."""
+        self.errors.append(GraphError(self._graph.path(*steps), message, remedy))
+
+    def add_invalid(self, error: ValidationError, model: type[BaseModel], *base: Step) -> None:
+        """What pydantic found in the value at this place."""
+        self.errors.extend(explain(error, model, self._graph.places, base))
+
+    def attempt(self, check: Callable[[], object], *steps: Step) -> bool:
+        """Run a pure check of a component; its error becomes a mistake at this place.
+
+        Returns:
+            Whether it passed.
+        """
+        try:
+            check()
+        except ConfigError as error:
+            self.add(*steps, message=error.message, remedy=error.remedy)
+            return False
+        return True

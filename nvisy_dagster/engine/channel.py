@@ -1,0 +1,120 @@
+"""Channels: queues bounded by bytes, and the inlet that merges several of them."""
+
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+
+import anyio
+import pyarrow as pa
+
+from nvisy_dagster.engine.message import END, Barrier, End, Message, size_of
+
+DEFAULT_LIMIT_BYTES = 32 * 1024 * 1024
+
+
+class Channel:
+    """A queue between two nodes; one task sends, one receives.
+
+    A message is admitted whenever less than the limit is queued, so that one larger than the limit
+    passes too: at most the limit and one message are held.
+    """
+
+    def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self._limit = limit_bytes
+        self._queue: deque[tuple[Message, int]] = deque()
+        self._queued_bytes = 0
+        self._room = anyio.Event()
+        self._arrived = anyio.Event()
+        self.peak_bytes = 0
+
+    async def send(self, message: Message) -> None:
+        """Queue a message, waiting while the channel is full."""
+        while self._queued_bytes >= self._limit:
+            self._room = anyio.Event()
+            await self._room.wait()
+        size = size_of(message)
+        self._queue.append((message, size))
+        self._queued_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self._queued_bytes)
+        self._arrived.set()
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def announce_to(self, arrived: anyio.Event) -> None:
+        """Set this event, instead of the last one, when a message arrives."""
+        self._arrived = arrived
+
+    def pop(self) -> Message:
+        """The next message of a channel that is not empty."""
+        message, size = self._queue.popleft()
+        self._queued_bytes -= size
+        if self._queued_bytes < self._limit:
+            self._room.set()
+        return message
+
+
+class Inlet:
+    """What a node reads: one channel, or several merged with their barriers aligned.
+
+    A channel that has delivered a barrier is not read again until the others have delivered it
+    too, or have ended; then the barrier is passed on once.
+    """
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._channels = channels
+        self.wait_seconds = 0.0
+
+    async def messages(self) -> AsyncGenerator[pa.RecordBatch | Barrier, None]:
+        """Batches and barriers until every channel has ended."""
+        open_channels = list(self._channels)
+        while open_channels:
+            aligned: list[Channel] = []
+            epoch = 0
+            while waiting := [c for c in open_channels if c not in aligned]:
+                channel = await self._ready(waiting)
+                message = channel.pop()
+                match message:
+                    case Barrier():
+                        aligned.append(channel)
+                        epoch = message.epoch
+                    case End():
+                        open_channels.remove(channel)
+                    case _:
+                        yield message
+                        # Take turns: the one just read goes to the back.
+                        open_channels.remove(channel)
+                        open_channels.append(channel)
+            if aligned:
+                yield Barrier(epoch)
+
+    async def _ready(self, channels: Sequence[Channel]) -> Channel:
+        while True:
+            for channel in channels:
+                if channel:
+                    return channel
+            arrived = anyio.Event()
+            for channel in channels:
+                channel.announce_to(arrived)
+            started = time.perf_counter()
+            await arrived.wait()
+            self.wait_seconds += time.perf_counter() - started
+
+
+class Outlet:
+    """Where a node sends one output: every channel gets every message."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._channels = channels
+        self.wait_seconds = 0.0
+
+    async def send(self, message: Message) -> None:
+        """Hand a message to every reader, waiting for the slowest."""
+        started = time.perf_counter()
+        for channel in self._channels:
+            await channel.send(message)
+        self.wait_seconds += time.perf_counter() - started
+
+    async def end(self) -> None:
+        """Tell every reader that nothing follows."""
+        await self.send(END)

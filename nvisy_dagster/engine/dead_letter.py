@@ -1,0 +1,79 @@
+"""Dead letters: records that failed, with why and where, kept as Arrow files per node and epoch.
+
+They are made durable before the barrier of their epoch is passed on, so a checkpoint never covers a
+record that is neither written, dropped nor kept here.
+"""
+
+import datetime as dt
+from pathlib import Path
+
+import pyarrow as pa
+
+from nvisy_dagster.engine.materialized import PartWriter
+from nvisy_dagster.engine.rejection import Rejected
+from nvisy_dagster.sdk.envelope import ENVELOPE
+
+SCHEMA = pa.schema([
+    *(ENVELOPE.field(name) for name in ("_id", "_parent_ids", "_root_id", "_source")),
+    pa.field("node", pa.string(), nullable=False),
+    pa.field("tag", pa.string(), nullable=False),
+    pa.field("message", pa.string(), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("failed_at", pa.timestamp("us", "UTC"), nullable=False),
+    pa.field("record", pa.large_binary(), nullable=False),
+])
+"""A dead letter; `record` is the whole record as an Arrow IPC stream of one row."""
+
+
+class DeadLetters:
+    """The dead letters of one node.
+
+    Args:
+        folder: Where its parts are kept.
+        node: Id of the node.
+        run_id: Run in which they fail.
+        after_epoch: Epoch of the checkpoint; parts after it are removed.
+    """
+
+    def __init__(self, folder: Path, node: str, run_id: str, after_epoch: int) -> None:
+        self._folder = folder
+        self._node = node
+        self._run_id = run_id
+        self._after_epoch = after_epoch
+        # A node that never failed leaves no folder behind.
+        self._parts = PartWriter(folder, after_epoch) if folder.exists() else None
+
+    async def add(self, rejected: Rejected) -> None:
+        """Keep records that were refused."""
+        if self._parts is None:
+            self._parts = PartWriter(self._folder, self._after_epoch)
+        await self._parts.write(self._letters(rejected))
+
+    async def commit(self, epoch: int) -> None:
+        """Make the letters of this epoch durable."""
+        if self._parts is not None:
+            await self._parts.commit(epoch)
+
+    def _letters(self, rejected: Rejected) -> pa.RecordBatch:
+        records = rejected.records
+        n = records.num_rows
+        payloads = [_ipc(records.slice(row, 1)) for row in range(n)]
+        return pa.RecordBatch.from_arrays(
+            [
+                *(records.column(name) for name in SCHEMA.names[:4]),
+                pa.repeat(pa.scalar(self._node), n),
+                pa.repeat(pa.scalar(rejected.tag), n),
+                pa.array(rejected.reasons, pa.string()),
+                pa.repeat(pa.scalar(self._run_id), n),
+                pa.repeat(pa.scalar(dt.datetime.now(dt.UTC), pa.timestamp("us", "UTC")), n),
+                pa.array(payloads, pa.large_binary()),
+            ],
+            schema=SCHEMA,
+        )
+
+
+def _ipc(record: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, record.schema) as stream:
+        stream.write_batch(record)
+    return sink.getvalue().to_pybytes()

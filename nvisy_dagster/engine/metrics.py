@@ -1,0 +1,96 @@
+"""Counts of one node, cut consistently at barriers."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from nvisy_dagster.sdk.identity import array_to_ids
+
+PREVIEW_ROWS = 5
+
+
+@dataclass
+class Counts:
+    """What a node did; `records_in = records_kept + dropped + dead` for every action and sink."""
+
+    records_in: int = 0
+    bytes_in: int = 0
+    records_out: int = 0
+    bytes_out: int = 0
+    dropped: int = 0
+    dead: int = 0
+    calls: int = 0
+    retries: int = 0
+    busy_seconds: float = 0.0
+    """Time spent inside the component, summed over concurrent calls."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, for checkpoints and metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, numbers: Mapping[str, float]) -> "Counts":
+        """The counts of a checkpoint."""
+        whole = {name: int(value) for name, value in numbers.items() if name != "busy_seconds"}
+        return cls(**whole, busy_seconds=float(numbers["busy_seconds"]))
+
+
+@dataclass
+class NodeMetrics:
+    """Everything told about one node of a run."""
+
+    node: str
+    kind: str
+    counts: Counts = field(default_factory=Counts)
+    wait_in_seconds: float = 0.0
+    """Time spent waiting for input."""
+    wait_out_seconds: float = 0.0
+    """Time spent waiting for a slower reader."""
+    schema: pa.Schema | None = None
+    preview: pa.RecordBatch | None = None
+    """The first few records that it sent, or took if it is a sink."""
+
+    def took(self, batch: pa.RecordBatch) -> None:
+        """Count a batch that came in."""
+        self.counts.records_in += batch.num_rows
+        self.counts.bytes_in += batch.nbytes
+        if self.kind == "sink":
+            self._show(batch)
+
+    def sent(self, batch: pa.RecordBatch) -> None:
+        """Count a batch that went out."""
+        self.counts.records_out += batch.num_rows
+        self.counts.bytes_out += batch.nbytes
+        self._show(batch)
+
+    def _show(self, batch: pa.RecordBatch) -> None:
+        if self.schema is None:
+            self.schema = batch.schema
+        if self.preview is None and batch.num_rows:
+            # A copy, so that five rows do not keep a whole batch alive.
+            rows = pa.array(range(min(PREVIEW_ROWS, batch.num_rows)))
+            self.preview = batch.take(rows)
+
+
+def traced_rows(made: pa.RecordBatch) -> int:
+    """How many records of the input left a trace in what was made of it, children adjacent."""
+    if made.num_rows == 0:
+        return 0
+    parents = array_to_ids(made.column("_parent_ids").flatten())
+    return 1 + int((parents[1:] != parents[:-1]).any(axis=1).sum())
+
+
+def dropped_rows(before: pa.RecordBatch, after: pa.RecordBatch) -> int:
+    """How many records of `before` have no trace in `after`.
+
+    A record leaves a trace as itself (same id) or as the parent of adjacent children.
+    """
+    if after.num_rows == 0:
+        return before.num_rows
+    kept = array_to_ids(before.column("_id"))
+    first = array_to_ids(after.column("_id").slice(0, 1))
+    if (kept == first).all(axis=1).any():
+        return before.num_rows - after.num_rows
+    return before.num_rows - traced_rows(after)

@@ -1,0 +1,97 @@
+"""Running a whole plan without Dagster: for tests, benchmarks and embedding."""
+
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from nvisy_dagster.compiler import Plan, Stage
+from nvisy_dagster.engine.materialized import Manifest
+from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.engine.progress import ProgressStore
+from nvisy_dagster.engine.stage import StageContext, StageResult, run_stage
+from nvisy_dagster.sdk import Connection
+
+STORAGE_VARIABLE = "NVISY_STORAGE"
+
+
+def default_storage() -> Path:
+    """Root folder of run state: `$NVISY_STORAGE`, else `.nvisy` in the working folder."""
+    return Path(os.environ.get(STORAGE_VARIABLE, ".nvisy")).resolve()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did."""
+
+    run_id: str
+    progress: str
+    metrics: Mapping[str, NodeMetrics]
+    """By node id."""
+    resumed: bool
+
+
+async def run_plan(  # noqa: PLR0913 - what a run may be told, by keyword
+    plan: Plan,
+    connections: Mapping[str, Connection],
+    *,
+    storage: Path | None = None,
+    run_id: str | None = None,
+    fresh: bool = False,
+    observe: Callable[[Sequence[NodeMetrics]], None] | None = None,
+) -> RunResult:
+    """Run every stage, one after the other.
+
+    Args:
+        plan: The compiled graph.
+        connections: Resolved connections by name.
+        storage: Root folder of run state.
+        run_id: Names this run; a fresh one by default.
+        fresh: Begin anew even if the last run left off half way.
+        observe: Called a few times a second with the metrics of the running stage.
+
+    Raises:
+        NodeError: A node failed; running again goes on from the last checkpoint.
+    """
+    storage = storage or default_storage()
+    run_id = run_id or str(uuid.uuid4())
+    store = ProgressStore(storage, plan.name)
+    progress = store.begin(run_id, fresh=fresh)
+    limit = plan.defaults.concurrency.max_global
+    run_limit = anyio.Semaphore(limit) if limit else None
+    manifests: dict[str, Manifest] = {}
+    metrics: dict[str, NodeMetrics] = {}
+    resumed = False
+    with anyio.fail_after(plan.defaults.timeout.graph_seconds):
+        for stage in plan.stages:
+            folders = store.open_stage(progress, stage, run_id)
+            result = await _run_one(
+                plan,
+                stage,
+                store,
+                StageContext(
+                    progress=progress,
+                    run_id=run_id,
+                    folder=folders.state,
+                    dead_letters=folders.dead_letters,
+                    inputs=manifests,
+                    connections=connections,
+                    observe=observe,
+                    run_limit=run_limit,
+                ),
+            )
+            manifests |= result.manifests
+            metrics |= {m.node: m for m in result.metrics}
+            resumed |= result.resumed
+    return RunResult(run_id, progress, metrics, resumed)
+
+
+async def _run_one(
+    plan: Plan, stage: Stage, store: ProgressStore, context: StageContext
+) -> StageResult:
+    result = await run_stage(plan, stage, context)
+    store.stage_ended(context.progress, plan)
+    return result

@@ -1,0 +1,42 @@
+"""What a component promises, as data."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+WriteMode = Literal["append", "upsert", "epoch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a component promises. Shown on its reference page, tested by its conformance suite."""
+
+    replayable: bool = True
+    """Source: reading again from a cursor gives the same records with the same ids."""
+
+    write_mode: WriteMode = "append"
+    """Sink: what a replayed record does.
+
+    `append`: it is there twice. `upsert`: it replaces itself by its id. `epoch`: the sink discards,
+    when it starts, whatever was written after the last checkpoint.
+    """
+
+    concurrency: int = 1
+    """Calls of `apply` or `write` that may be in flight at once, unless a policy says otherwise."""
+
+    max_rows: int | None = None
+    """Action, sink: largest batch of one call; the engine cuts larger ones."""
+
+    row_wise: bool = False
+    """Action: the same rows come out however the batches are cut."""
+
+    expensive: bool = False
+    """Action: its work costs money; its output is materialized so that it is never paid twice."""
+
+
+def guarantee(source: Capabilities, sink: Capabilities) -> str:
+    """Delivery guarantee of a replayable or other source into a sink, in the field's words."""
+    if sink.write_mode == "epoch":
+        return "exactly once"
+    if source.replayable and sink.write_mode == "upsert":
+        return "effectively once"
+    return "at least once"

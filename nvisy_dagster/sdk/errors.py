@@ -1,0 +1,78 @@
+"""Errors a component raises; the class says what the engine does next."""
+
+from collections.abc import Mapping
+
+
+class NvisyError(Exception):
+    """Root of every error that this project raises on purpose.
+
+    Args:
+        message: What is wrong, in one sentence, without secrets.
+        remedy: What the reader can do about it.
+        tag: Machine-readable kind, stable across releases (`auth`, `schema`, `timeout`, ...).
+    """
+
+    default_tag = "error"
+
+    def __init__(self, message: str, *, remedy: str | None = None, tag: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.tag = tag or self.default_tag
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class ConfigError(NvisyError):
+    """The user must change the graph, the params or the credentials. Never retried."""
+
+    default_tag = "config"
+
+
+class DataError(NvisyError):
+    """Some records of the batch cannot be processed; the others can.
+
+    Args:
+        message: What is wrong with them in general.
+        rows: Index of each guilty row in the batch that was handed over, with its own reason.
+        remedy: What the reader can do about it.
+        tag: Machine-readable kind.
+    """
+
+    default_tag = "validation"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        rows: Mapping[int, str],
+        remedy: str | None = None,
+        tag: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, tag=tag)
+        self.rows = dict(rows)
+
+
+class TransientError(NvisyError):
+    """The same call may succeed later. Retried by the node's retry policy.
+
+    Args:
+        message: What happened.
+        retry_after: Seconds that the system asked us to wait, if it did.
+        remedy: What the reader can do if it never succeeds.
+        tag: Machine-readable kind.
+    """
+
+    default_tag = "connection"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        remedy: str | None = None,
+        tag: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, tag=tag)
+        self.retry_after = retry_after

@@ -1,0 +1,157 @@
+"""Running one compiled graph in this process, in Dagster: what the command line does."""
+
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import dagster as dg
+
+from nvisy_dagster.compiler import Plan
+from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.engine.run import default_storage
+from nvisy_dagster.engine.stage import StageResult
+from nvisy_dagster.graph.connections import NamedConnection
+from nvisy_dagster.translator.attempt import FRESH_TAG
+from nvisy_dagster.translator.definitions import LoadedGraph, make_runtime, translate
+from nvisy_dagster.translator.runtime import Observe
+
+_INTERRUPTED = "DagsterExecutionInterruptedError"
+
+_INSTANCE = """\
+# Written because it was missing; change it as you like.
+telemetry:
+  enabled: false
+"""
+
+
+@dataclass(frozen=True)
+class ExecutionFailure:
+    """Why a run failed, secrets removed."""
+
+    message: str
+    node: str | None = None
+    tag: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class ExecutionResult:
+    """What a run did."""
+
+    success: bool
+    run_id: str
+    metrics: list[NodeMetrics]
+    """Of the stages that ended and, last, of the one that failed."""
+    resumed: bool
+    """Whether a stage went on from an earlier run's checkpoint."""
+    failure: ExecutionFailure | None = None
+    interrupted: bool = False
+    """Whether a signal ended it."""
+
+
+def default_instance_home(storage: Path | None = None) -> Path:
+    """Folder of the Dagster instance: `$DAGSTER_HOME`, else `dagster` in the storage folder."""
+    given = os.environ.get("DAGSTER_HOME")
+    return Path(given) if given else (storage or default_storage()) / "dagster"
+
+
+def execute_plan(  # noqa: PLR0913 - each is an independent choice, all but two have a default
+    plan: Plan,
+    connections: Mapping[str, NamedConnection],
+    *,
+    instance_home: Path | None = None,
+    ephemeral: bool = False,
+    storage: Path | None = None,
+    observe: Observe | None = None,
+    fresh: bool = False,
+    preview: bool = True,
+) -> ExecutionResult:
+    """Run a graph in this process; the run is listed in Dagster as any other.
+
+    It goes on with what an earlier run of the graph left unfinished. Nothing is printed.
+
+    Args:
+        plan: The compiled graph.
+        connections: Its connections as they are written.
+        instance_home: Folder of the Dagster instance, see `default_instance_home`.
+        ephemeral: Keep the run in memory only; progress is on storage all the same.
+        storage: Root folder of run state.
+        observe: Called a few times a second with the metrics of the running stage.
+        fresh: Begin anew even if the last run left off half way.
+        preview: Whether the run's records may be shown on Dagster's pages.
+    """
+    recorder = _Recorder(observe)
+    loaded = LoadedGraph(plan, connections)
+    made = make_runtime(loaded, storage, preview=preview, observe=recorder.observe)
+    runtime = replace(made, ended=recorder.ended)
+    definitions = translate([runtime], [runtime])
+    (unresolved,) = definitions.jobs or ()
+    job = definitions.resolve_job_def(unresolved.name)
+    home = instance_home or default_instance_home(runtime.storage)
+    with dg.DagsterInstance.ephemeral() if ephemeral else _instance(home) as instance:
+        run = job.execute_in_process(
+            # Dagster's own console handler would print every event.
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            instance=instance,
+            tags={FRESH_TAG: "true"} if fresh else None,
+            raise_on_error=False,
+        )
+        return recorder.result(run)
+
+
+class _Recorder:
+    """Keeps what the stages of a run told."""
+
+    def __init__(self, observe: Observe | None) -> None:
+        self._observe = observe
+        self._metrics: dict[str, NodeMetrics] = {}
+        self._resumed = False
+
+    def observe(self, metrics: Sequence[NodeMetrics]) -> None:
+        self._metrics |= {node.node: node for node in metrics}
+        if self._observe is not None:
+            self._observe(metrics)
+
+    def ended(self, result: StageResult) -> None:
+        self._metrics |= {node.node: node for node in result.metrics}
+        self._resumed |= result.resumed
+
+    def result(self, run: dg.ExecuteInProcessResult) -> ExecutionResult:
+        failed = [event for event in run.all_events if event.is_step_failure]
+        errors = [event.step_failure_data.error for event in failed]
+        interrupted = any(error and error.cls_name == _INTERRUPTED for error in errors)
+        return ExecutionResult(
+            success=run.success,
+            run_id=run.run_id,
+            metrics=list(self._metrics.values()),
+            resumed=self._resumed,
+            failure=None if run.success or interrupted else _failure(failed),
+            interrupted=interrupted,
+        )
+
+
+def _failure(failed: Sequence[dg.DagsterEvent]) -> ExecutionFailure:
+    for event in failed:
+        data = event.step_failure_data.user_failure_data
+        if data is not None:
+            facts = {name: value.value for name, value in data.metadata.items()}
+            return ExecutionFailure(
+                message=data.description or "",
+                node=facts.get("node"),
+                tag=facts.get("tag"),
+                remedy=facts.get("remedy"),
+            )
+    texts = [event.message for event in failed if event.message]
+    return ExecutionFailure(texts[0] if texts else "the run failed outside of its stages")
+
+
+@contextmanager
+def _instance(home: Path) -> Generator[dg.DagsterInstance, None, None]:
+    home = home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").write_text(_INSTANCE, encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance

@@ -1,0 +1,35 @@
+"""A graph -> a job, named like the graph."""
+
+import math
+from typing import Any
+
+import dagster as dg
+
+from nvisy_dagster.compiler import Plan
+from nvisy_dagster.translator.assets import GraphAssets
+from nvisy_dagster.translator.ops import GRAPH_TAG
+
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+
+
+def graph_job(plan: Plan, assets: GraphAssets) -> Any:  # noqa: ANN401 - its class is private to Dagster
+    """The job that runs a graph.
+
+    Stages run one after the other in the run's own process, unless the graph asks for a process
+    each. The run tag `nvisy/graph` is there to limit how many runs of one graph go at once.
+    """
+    run_tags = {GRAPH_TAG: plan.name}
+    limit = plan.defaults.timeout.graph_seconds
+    if limit is not None:
+        # The ops keep the limit themselves; this one is for a process that hangs.
+        run_tags[MAX_RUNTIME_TAG] = str(math.ceil(limit) + 60)
+    multiprocess = plan.execution.executor == "multiprocess"
+    return dg.define_asset_job(
+        assets.names.graph,
+        selection=dg.AssetSelection.assets(*assets.keys),
+        description=plan.description,
+        tags=dict(plan.tags),
+        run_tags=run_tags,
+        executor_def=dg.multiprocess_executor if multiprocess else dg.in_process_executor,
+        owners=list(plan.owners) or None,
+    )

@@ -1,0 +1,112 @@
+"""What a node's asset shows of a run: aggregates, the schema, a few records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import dagster as dg
+import pyarrow as pa
+
+from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.graph.redaction import Redactor
+from nvisy_dagster.translator.preview import preview_table
+
+_STAGE_COLUMNS = (
+    "records_in",
+    "records_out",
+    "dropped",
+    "dead",
+    "bytes_in",
+    "bytes_out",
+    "calls",
+    "retries",
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is told of every node of a stage alike."""
+
+    stage_seconds: float
+    resumed: bool
+    """Whether the stage went on from an earlier attempt's checkpoint."""
+    redactor: Redactor
+    preview: bool
+    """Whether records may be shown."""
+
+
+def node_metadata(
+    metrics: NodeMetrics, shown: Shown, location: str | None
+) -> dict[str, dg.MetadataValue]:
+    """The metadata of one materialization of a node's asset.
+
+    Args:
+        metrics: What the node did.
+        shown: What holds for its whole stage.
+        location: URI of what it reads or writes.
+    """
+    counts = asdict(metrics.counts)
+    busy = counts.pop("busy_seconds")
+    found: dict[str, dg.MetadataValue] = {
+        name: dg.MetadataValue.int(value) for name, value in counts.items()
+    }
+    records = metrics.counts.records_in if metrics.kind == "sink" else metrics.counts.records_out
+    found["dagster/row_count"] = dg.MetadataValue.int(records)
+    seconds = {
+        "busy_seconds": busy,
+        "wait_in_seconds": metrics.wait_in_seconds,
+        "wait_out_seconds": metrics.wait_out_seconds,
+        "stage_seconds": shown.stage_seconds,
+    }
+    found |= {name: dg.MetadataValue.float(round(value, 3)) for name, value in seconds.items()}
+    found["resumed"] = dg.MetadataValue.bool(shown.resumed)
+    if location is not None:
+        found["location"] = location_value(location)
+    if metrics.schema is not None:
+        found["dagster/column_schema"] = dg.MetadataValue.table_schema(table_schema(metrics.schema))
+    if shown.preview and metrics.preview is not None:
+        found["preview"] = preview_table(metrics.preview, shown.redactor)
+    return found
+
+
+def location_value(uri: str) -> dg.MetadataValue:
+    """A URI as the metadata that shows it best: a path, a link or a text."""
+    if uri.startswith("file://"):
+        return dg.MetadataValue.path(uri.removeprefix("file://"))
+    if uri.startswith(("http://", "https://")):
+        return dg.MetadataValue.url(uri)
+    return dg.MetadataValue.text(uri)
+
+
+def table_schema(schema: pa.Schema) -> dg.TableSchema:
+    """An Arrow schema in Dagster's words."""
+    return dg.TableSchema([
+        dg.TableColumn(
+            field.name,
+            type=str(field.type),
+            constraints=dg.TableColumnConstraints(nullable=field.nullable),
+        )
+        for field in schema
+    ])
+
+
+def stage_table(metrics: Sequence[NodeMetrics]) -> dg.TableMetadataValue:
+    """A stage's nodes, a row each."""
+    records: list[dg.TableRecord] = []
+    for node in metrics:
+        counts = asdict(node.counts)
+        row: dict[str, str | int | float] = {"node": node.node, "kind": node.kind}
+        row |= {name: counts[name] for name in _STAGE_COLUMNS}
+        row["busy_seconds"] = round(node.counts.busy_seconds, 3)
+        records.append(dg.TableRecord(row))
+    columns = [
+        dg.TableColumn("node"),
+        dg.TableColumn("kind"),
+        *(dg.TableColumn(name, type="int") for name in _STAGE_COLUMNS),
+        dg.TableColumn("busy_seconds", type="float"),
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def free_metadata(metadata: Mapping[str, object]) -> dict[str, dg.MetadataValue]:
+    """What the author wrote under `metadata`, as one entry so that it never hides one of ours."""
+    return {"metadata": dg.MetadataValue.json(dict(metadata))} if metadata else {}

@@ -1,0 +1,133 @@
+"""SIGKILL at named places and at random moments, then run again: every record exactly once.
+
+The oracle reads the sinks, the ledger of paid calls and the checkpoints without the engine.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from counting import numbers_in
+
+ROWS = 2000
+
+FAILPOINTS = [
+    "part.before_close",
+    "part.after_rename",
+    "sink.after_write",
+    "sink.before_commit",
+    "sink.after_commit",
+    "checkpoint.before_write",
+    "storage.before_rename",
+    "storage.after_rename",
+    "checkpoint.after_write",
+]
+
+
+def start(folder: Path, **environment: str) -> "subprocess.Popen[str]":
+    here = Path(__file__).parent
+    return subprocess.Popen(
+        [sys.executable, str(here / "kill_target.py"), str(folder), str(ROWS)],
+        env={**os.environ, "PYTHONPATH": str(here), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def cursor(folder: Path) -> int:
+    """How far the first stage's checkpoint is."""
+    for path in (folder / "state").rglob("checkpoint.json"):
+        source = json.loads(path.read_text())["sources"].get("count")
+        if source is not None:
+            return ROWS if source["done"] else source["cursor"]["after"]
+    return 0
+
+
+def check_durable(folder: Path) -> None:
+    """The checkpoint never runs ahead of what the sinks hold."""
+    done = cursor(folder)
+    if done:
+        assert set(range(0, done, 2)) <= set(numbers_in(folder / "even.db"))
+
+
+def check_complete(folder: Path, output: str) -> None:
+    """Nothing lost, nothing doubled, counts that add up over all attempts."""
+    assert numbers_in(folder / "paid.db") == list(range(ROWS))
+    assert numbers_in(folder / "even.db") == list(range(0, ROWS, 2))
+    counts = {line.split()[0]: list(map(int, line.split()[1:])) for line in output.splitlines()}
+    assert counts == {
+        "count": [0, ROWS, 0],
+        "even": [ROWS, ROWS // 2, ROWS // 2],
+        "pay": [ROWS, ROWS, 0],
+        "even_out": [ROWS // 2, ROWS // 2, 0],
+        "paid": [ROWS, ROWS, 0],
+    }
+
+
+def finish(folder: Path) -> None:
+    again = start(folder)
+    output, errors = again.communicate(timeout=50)
+    assert again.returncode == 0, errors
+    check_complete(folder, output)
+
+
+def close_ledger(folder: Path) -> int:
+    """Put the ledger of a killed attempt aside; returns how far its checkpoint is."""
+    ledger = folder / "ledger"
+    if ledger.exists():
+        ledger.rename(folder / f"ledger.{time.monotonic_ns()}")
+    return cursor(folder)
+
+
+def check_ledger(folder: Path, done: int) -> None:
+    """What a checkpoint covers is never paid for again."""
+    ledger = folder / "ledger"
+    paid = ledger.read_text().split() if ledger.exists() else []
+    assert all(int(n) >= done for n in paid)
+    assert len(paid) == len(set(paid))
+
+
+@pytest.mark.parametrize("passage", [1, 2])
+@pytest.mark.parametrize("place", FAILPOINTS)
+def test_killed_at_a_failpoint(tmp_path: Path, place: str, passage: int) -> None:
+    killed = start(tmp_path, NVISY_FAILPOINT=f"{place}:{passage}")
+    killed.communicate(timeout=50)
+    assert killed.returncode == -signal.SIGKILL
+    check_durable(tmp_path)
+    done = close_ledger(tmp_path)
+    finish(tmp_path)
+    check_ledger(tmp_path, done)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_twice_at_random_moments(tmp_path: Path, seed: int) -> None:
+    moments = random.Random(seed)
+    cursors = [0]
+    for _ in range(2):
+        victim = start(tmp_path)
+        # The process needs a while to come up; after that the first stage lasts over half a second.
+        wait_until(lambda: (tmp_path / "ledger").exists() or victim.poll() is not None)
+        time.sleep(moments.uniform(0, 0.4))
+        victim.send_signal(signal.SIGKILL)
+        victim.communicate(timeout=50)
+        assert victim.returncode == -signal.SIGKILL
+        check_durable(tmp_path)
+        check_ledger(tmp_path, cursors[-1])
+        cursors.append(close_ledger(tmp_path))
+    assert cursors == sorted(cursors), "the checkpoint went back"
+    finish(tmp_path)
+    check_ledger(tmp_path, cursors[-1])
+
+
+def wait_until(condition, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)

@@ -1,0 +1,38 @@
+"""A real S3 server for the whole session, and a bucket place of its own for each test."""
+
+import itertools
+
+import pytest
+from object_servers import BUCKET
+from servers.seaweedfs import seaweedfs
+
+_places = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server):
+    """A client of the tests' own."""
+    from obstore.store import S3Store
+
+    store = S3Store(
+        BUCKET,
+        endpoint=s3_server.endpoint,
+        access_key_id=s3_server.access_key_id,
+        secret_access_key=s3_server.secret_access_key,
+        region=s3_server.region,
+        client_options={"allow_http": True},
+    )
+    store.put("exists", b"")  # an upload makes its bucket
+    return store
+
+
+@pytest.fixture
+def place() -> str:
+    """A prefix that no other test uses."""
+    return f"place-{next(_places)}"

@@ -1,0 +1,103 @@
+"""What a user is told when S3 says no, or says nothing."""
+
+import time
+
+import pytest
+from object_records import drain, records, rows
+from object_servers import connection_to
+
+from nvisy_connectors.object.s3 import S3Connection, S3Sink, S3SinkParams, S3Source, S3SourceParams
+from nvisy_dagster.sdk import ConfigError, Progress, TransientError
+
+pytestmark = pytest.mark.anyio
+
+
+def source(connection, **params):
+    return S3Source(S3SourceParams(**params), connection, node_id="read")
+
+
+@pytest.mark.parametrize(
+    ("changes", "tag"),
+    [
+        ({"secret_access_key": "wrong-secret"}, "auth"),
+        ({"access_key_id": "wrong-id"}, "auth"),
+        ({"anonymous": True, "access_key_id": None, "secret_access_key": None}, "auth"),
+        ({"secret_access_key": None}, "auth"),
+        ({"bucket": "no-such-bucket"}, "missing"),
+    ],
+)
+async def test_refusals_are_config_errors(s3_server, s3, changes, tag):
+    connection = connection_to(s3_server, **changes)
+    sink = S3Sink(S3SinkParams(prefix="x"), connection, node_id="write")
+    for component in (source(connection), sink):
+        with pytest.raises(ConfigError) as caught:
+            async with component:
+                pass
+        assert caught.value.tag == tag
+        assert caught.value.remedy or tag == "auth"
+        assert "wrong-secret" not in str(caught.value)
+
+
+async def test_an_unreachable_endpoint_is_transient_and_quick(s3_server):
+    began = time.monotonic()
+    with pytest.raises(TransientError, match="cannot be reached"):
+        await drain(source(connection_to(s3_server, endpoint="http://127.0.0.1:1")))
+    assert time.monotonic() - began < 10
+
+
+async def test_prefixes_are_characters_and_globs_follow_them(s3_server, s3, place):
+    for key in ("logs/2024-01.txt", "logs/2024-02.md", "logs/2025.txt", "logs/2024-x/y.txt"):
+        s3.put(f"{place}/{key}", key.encode())
+    connection = connection_to(s3_server)
+    found = await records(source(connection, prefix=f"{place}/logs/2024-", glob="**/*.txt"))
+    assert sorted(row["text"] for row in found) == ["logs/2024-01.txt", "logs/2024-x/y.txt"]
+    uri = f"s3://tests/{place}/logs/2024-01.txt"
+    assert uri in {row["_source"]["uri"] for row in found}
+    assert source(connection, prefix=f"{place}/").location() == f"s3://tests/{place}"
+    assert await drain(source(connection, prefix=f"{place}/nothing/")) == []
+
+
+async def test_an_object_replaced_while_reading_is_noticed(s3_server, s3, place):
+    s3.put(f"{place}/a.jsonl", b'{"a": 1}\n' * 3000)
+    read = source(
+        connection_to(s3_server),
+        prefix=place,
+        format="jsonl",
+        batch_bytes=90,
+        columns={"a": "int64"},
+    )
+    async with read:
+        batches = read.read(None)
+        first = await anext(batches)
+        s3.put(f"{place}/a.jsonl", b'{"a": 2}\n' * 3000)
+        with pytest.raises(TransientError, match=r"a.jsonl changed"):
+            async for _ in batches:
+                pass
+        with pytest.raises(ConfigError, match="from the beginning"):
+            await anext(read.read(first.cursor))
+
+
+async def test_a_large_part_is_uploaded_in_pieces(s3_server, s3, place):
+    sink = S3Sink(S3SinkParams(prefix=place, envelope=True), connection_to(s3_server), node_id="w")
+    batch = rows(100_000)
+    async with sink:
+        await sink.start(Progress("run", 0))
+        await sink.write(batch)
+        assert not [page for page in s3.list(prefix=place) if page]
+        await sink.commit(1)
+    (found,) = [o for page in s3.list(prefix=place) for o in page]
+    assert found["path"] == f"{place}/part-run-00000001-0.jsonl"
+    assert found["size"] > 20_000_000
+    assert bytes(s3.get(found["path"]).bytes()).count(b"\n") == 100_000
+
+
+def test_published_credentials_are_accepted():
+    connection = S3Connection.model_validate({
+        "region": "eu-west-1",
+        "bucket": "lake",
+        "accessKeyId": "id",
+        "secretAccessKey": "hush",
+        "endpoint": "https://example.org",
+    })
+    assert connection.location() == "s3://lake"
+    assert "hush" not in repr(connection)
