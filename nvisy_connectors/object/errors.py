@@ -2,6 +2,7 @@
 
 import errno
 import re
+from http import HTTPStatus
 
 from nvisy_dagster.sdk import ConfigError, NvisyError, TransientError
 
@@ -15,6 +16,8 @@ _AUTH_CODES = frozenset({
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 })
+_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_CHECK = "check `bucket`, `region` and `endpoint` of the connection"
 _LOCAL_CONFIG = {
     errno.EACCES: "permission",
     errno.EPERM: "permission",
@@ -39,7 +42,7 @@ def changed(uri: str) -> TransientError:
     )
 
 
-def store_error(error: Exception, uri: str) -> NvisyError:
+def store_error(error: Exception, uri: str) -> NvisyError:  # noqa: PLR0911 - one per verdict
     """What an error of obstore at `uri` means.
 
     Its exception classes tell too little (a refused listing is a `GenericError`), so the HTTP
@@ -48,23 +51,12 @@ def store_error(error: Exception, uri: str) -> NvisyError:
     text = str(error)
     status = int(found[1]) if (found := _STATUS.search(text)) else None
     code = found[1] if (found := _CODE.search(text)) else None
-    kind = type(error).__name__
     said = " ".join(str(part) for part in (status, code) if part) or _first_line(text)
     if code == "NoSuchBucket":
-        return ConfigError(
-            f"there is no bucket at {uri}",
-            remedy="check `bucket`, `region` and `endpoint` of the connection",
-            tag="missing",
-        )
-    if kind == "PreconditionError" or status == 412:  # noqa: PLR2004 - HTTP "Precondition Failed"
+        return ConfigError(f"there is no bucket at {uri}", remedy=_CHECK, tag="missing")
+    if status == HTTPStatus.PRECONDITION_FAILED or type(error).__name__ == "PreconditionError":
         return changed(uri)
-    if (
-        code in _AUTH_CODES
-        or status in {401, 403}
-        or kind in {"UnauthenticatedError", "PermissionDeniedError"}
-        or "/latest/api/token" in text
-        or "169.254." in text
-    ):
+    if _is_refusal(error, status, code, text):
         return ConfigError(
             f"{uri} refuses these credentials: {said}",
             remedy="check the connection's keys, and that they may list, read and write there",
@@ -73,18 +65,21 @@ def store_error(error: Exception, uri: str) -> NvisyError:
     if isinstance(error, FileNotFoundError):
         return changed(uri)
     if isinstance(error, ValueError):
-        return ConfigError(
-            f"{uri} is not a valid address: {said}", remedy="check `prefix`", tag="path"
-        )
-    if status is None or status >= 500 or status in {408, 429}:  # noqa: PLR2004 - HTTP statuses
-        return TransientError(
-            f"{uri} cannot be reached now: {said}",
-            remedy="check `endpoint` and the network if this lasts",
-        )
-    return ConfigError(
-        f"{uri} refuses the request: {said}",
-        remedy="check `bucket`, `region` and `endpoint` of the connection",
-        tag="refused",
+        remedy = "check `prefix`"
+        return ConfigError(f"{uri} is not a valid address: {said}", remedy=remedy, tag="path")
+    if status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _LATER:
+        remedy = "check `endpoint` and the network if this lasts"
+        return TransientError(f"{uri} cannot be reached now: {said}", remedy=remedy)
+    return ConfigError(f"{uri} refuses the request: {said}", remedy=_CHECK, tag="refused")
+
+
+def _is_refusal(error: Exception, status: int | None, code: str | None, text: str) -> bool:
+    return (
+        code in _AUTH_CODES
+        or status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+        or type(error).__name__ in {"UnauthenticatedError", "PermissionDeniedError"}
+        # Without keys the client asks the machine it runs on for a role.
+        or "169.254." in text
     )
 
 

@@ -1,6 +1,5 @@
 """Files of a local or mounted disk."""
 
-import os
 from pathlib import Path
 
 from anyio import to_thread
@@ -18,16 +17,16 @@ class LocalSourceParams(ReadParams):
     """Which files to read."""
 
     path: str = Field(min_length=1, max_length=4096)
-    """Folder, with all its folders, or one file. A relative path begins at the folder in which the
-    process runs."""
+    """Folder, with all its folders, or one file. A relative path begins at the folder of the
+    graph."""
 
 
 class LocalSinkParams(WriteParams):
     """Where to write."""
 
     path: str = Field(min_length=1, max_length=4096)
-    """Folder; it is made if it is missing. A relative path begins at the folder in which the
-    process runs."""
+    """Folder; it is made if it is missing. A relative path begins at the folder of the
+    graph."""
 
 
 class LocalSource(ObjectSource[LocalSourceParams]):
@@ -41,20 +40,20 @@ class LocalSource(ObjectSource[LocalSourceParams]):
 
     def location(self) -> str:
         """`file:///absolute/path`."""
-        return resolve(self.params.path).as_uri()
+        return self.resolve(self.params.path).as_uri()
 
     async def make_folder(self) -> LocalFolder:
         """The folder, or the folder of the one file."""
         return await to_thread.run_sync(self._make_folder)
 
     def _make_folder(self) -> LocalFolder:
-        path = resolve(self.params.path)
+        path = self.resolve(self.params.path)
         if path.is_dir():
             return LocalFolder(path)
         if not path.is_file():
             raise ConfigError(
                 f"there is no file or folder {path}",
-                remedy=f"check `path`; a relative one begins at {Path.cwd()}",
+                remedy=f"check `path`; a relative one begins at {self.resolve('.')}",
                 tag="missing",
             )
         if self.params.glob:
@@ -76,21 +75,16 @@ class LocalSink(ObjectSink[LocalSinkParams]):
 
     def location(self) -> str:
         """`file:///absolute/path`."""
-        return resolve(self.params.path).as_uri()
+        return self.resolve(self.params.path).as_uri()
 
     async def make_folder(self) -> LocalFolder:
         """The folder, made if it is missing."""
         return await to_thread.run_sync(self._make_folder)
 
     def _make_folder(self) -> LocalFolder:
-        path = resolve(self.params.path)
+        path = self.resolve(self.params.path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, path.as_uri()) from error
         return LocalFolder(path)
-
-
-def resolve(path: str) -> Path:
-    """The absolute path that a `path` in a graph means; links stay as they are."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - removes "..", which `absolute` keeps

@@ -15,6 +15,7 @@ from anyio import to_thread
 
 from nvisy_connectors.object.errors import changed, disk_error
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
+from nvisy_connectors.object.pipeline import in_thread
 from nvisy_dagster.sdk import ConfigError
 
 PAGE_OBJECTS = 1000
@@ -53,7 +54,7 @@ class LocalFolder(Folder):
 
     async def fetch(self, spans: Sequence[Span]) -> list[bytes]:
         """One thread reads one span after the other: a disk gains nothing from more."""
-        return await to_thread.run_sync(lambda: [self._read(span) for span in spans])
+        return await in_thread(lambda: [self._read(span) for span in spans])
 
     def open(self, info: ObjectInfo) -> pa.NativeFile:
         """Open the file if it is the version that was listed."""

@@ -1,13 +1,23 @@
 """Keeping a few calls in flight ahead of whoever consumes their results.
 
 obstore's calls are futures of asyncio, and a generator may not yield inside a task group: hence
-tasks of our own, which are cancelled and awaited before the generator ends.
+tasks of our own, which are cancelled and awaited before the generator ends. They are shielded from
+what cancels the consumer, so that each is cancelled once and can wait for its thread.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    MutableSequence,
+)
 from contextlib import aclosing
+from itertools import islice
 from typing import Any, TypeVar
 
 import anyio
@@ -27,11 +37,11 @@ async def ordered_map(
             async for item in items:
                 pending.append(asyncio.ensure_future(call(item)))
                 if len(pending) >= limit:
-                    result = await pending[0]
+                    result = await asyncio.shield(pending[0])
                     pending.popleft()
                     yield result
             while pending:
-                result = await pending[0]
+                result = await asyncio.shield(pending[0])
                 pending.popleft()
                 yield result
         finally:
@@ -46,32 +56,43 @@ async def together(calls: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
     """
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
-        return [await task for task in tasks]
+        return [await asyncio.shield(task) for task in tasks]
     finally:
         await _cancel(tasks)
 
 
-async def in_thread(items: Iterator[T]) -> AsyncGenerator[T, None]:
-    """Items of an iterator that blocks, made in a worker thread, one ahead of the consumer."""
-    end = object()
+async def in_thread(function: Callable[..., R], *args: object) -> R:
+    """Run a function in a worker thread; cancelled, wait until the thread is done with it.
 
-    async def advance() -> T | object:
-        return await to_thread.run_sync(next, items, end)
-
-    pending = asyncio.ensure_future(advance())
+    `to_thread` alone does so only for cancel scopes, not for a task that is cancelled.
+    """
+    work = asyncio.ensure_future(to_thread.run_sync(function, *args))
     try:
-        while (item := await pending) is not end:
-            pending = asyncio.ensure_future(advance())
-            yield item  # pyright: ignore[reportReturnType] - only `end` is no T
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([work])
+        raise
+
+
+async def iterate_in_thread(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:
+    """Items of a generator that blocks, made in a worker thread, one ahead of the consumer."""
+
+    def advance() -> list[T]:
+        return list(islice(items, 1))
+
+    pending = asyncio.ensure_future(in_thread(advance))
+    try:
+        while item := await asyncio.shield(pending):
+            pending = asyncio.ensure_future(in_thread(advance))
+            yield item[0]
     finally:
         await _cancel([pending])
-        close = getattr(items, "close", None)
-        if close is not None:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(close)
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(items.close)
 
 
-async def _cancel(tasks: "deque[asyncio.Future[R]] | list[asyncio.Future[R]]") -> None:
+async def _cancel(tasks: MutableSequence[Any]) -> None:
     for task in tasks:
         task.cancel()
     # A thread cannot be interrupted; what it works on is only released once it is done.

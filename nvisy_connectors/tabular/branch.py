@@ -30,9 +30,11 @@ class Route(Params):
 class BranchParams(Params):
     """Where `branch` sends records."""
 
-    routes: Annotated[tuple[Route, ...], Field(min_length=1, max_length=100)]
+    routes: Annotated[tuple[Route, ...], Field(min_length=1, max_length=100)] = Field(
+        examples=[[{"name": "english", "when": "lang = 'en'"}]]
+    )
     """Routes in the order in which they are tried; the first that matches takes the record."""
-    default: RouteName | None = None
+    default: RouteName | None = Field(default=None, examples=["other"])
     """Route of the records that no other route takes; without one they are dropped."""
 
     @model_validator(mode="after")

@@ -16,7 +16,9 @@ from nvisy_dagster.sdk import Capabilities, EdgeType, KernelAction, Params
 class FilterParams(Params):
     """What `filter` keeps."""
 
-    where: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
+    where: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)] = Field(
+        examples=["lang = 'en' AND score > 0.2"]
+    )
     """SQL expression over the columns of a record; it is kept when this is true.
 
     For instance `lang = 'en' AND score > 0.2`. NULL drops the record, like false.

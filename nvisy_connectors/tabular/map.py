@@ -26,7 +26,7 @@ class MapParams(Params):
     """What `map` makes of the columns of a record; at least one of these, applied in this order."""
 
     set: Annotated[dict[ColumnName, ExpressionText], Field(max_length=500)] = Field(
-        default_factory=dict
+        default_factory=dict, examples=[{"text": "lower(text)", "length": "length(text)"}]
     )
     """Columns to add or replace, each with a SQL expression over the columns that came in.
 

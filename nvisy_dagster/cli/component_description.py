@@ -1,6 +1,7 @@
 """A component, described from what it declares: for people, for programs, for the reference."""
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -154,10 +155,13 @@ def _fields(
     schema: Schema, definitions: Schema, prefix: str, seen: frozenset[str]
 ) -> Iterator[FieldDescription]:
     required = schema.get("required", [])
-    for name, field in cast("Schema", schema.get("properties", {})).items():
+    properties = cast("Schema", schema.get("properties", {}))
+    # What must be given comes first; the rest as its author ordered it.
+    for name in sorted(properties, key=lambda name: name not in required):
+        field = properties[name]
         yield FieldDescription(
             name=prefix + name,
-            type=type_text(field),
+            type=_declared_type(field),
             required=name in required,
             default=field.get("default"),
             description=field.get("description", ""),
@@ -181,12 +185,20 @@ def _references(field: Schema, mark: str = "") -> Iterator[tuple[str, str]]:
         yield from _references(field["items"], f"{mark}[]")
 
 
+def _declared_type(field: Schema) -> str:
+    """The type; that a field which defaults to nothing may be null goes without saying."""
+    choices = field.get("anyOf")
+    if choices and field.get("default", choices) is None:
+        return type_text({"anyOf": [one for one in choices if one.get("type") != "null"]})
+    return type_text(field)
+
+
 def type_text(field: Schema) -> str:
     """A JSON Schema type in a few words."""
     if "enum" in field:
-        return " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in field["enum"])
+        return " or ".join(json.dumps(value) for value in field["enum"])
     if "const" in field:
-        return f'"{field["const"]}"'
+        return json.dumps(field["const"])
     for word in ("anyOf", "oneOf", "allOf"):
         if word in field:
             texts = (type_text(choice) for choice in field[word])

@@ -6,7 +6,7 @@ from nvisy_dagster.cli.app import NvisyCommand
 from nvisy_dagster.cli.options import json_option
 
 
-@click.command("connectors", cls=NvisyCommand)
+@click.command("connectors", cls=NvisyCommand, short_help="Show what can be read and written.")
 @click.argument("name", required=False)
 @json_option
 def command(name: str | None, *, as_json: bool) -> None:

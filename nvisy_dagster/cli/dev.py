@@ -1,2 +1,85 @@
+"""`nvisy dev`: Dagster's pages on a folder of graphs."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
 import click
-command=click.Command("dev")
+
+from nvisy_dagster.cli.app import NvisyCommand
+from nvisy_dagster.cli.options import storage_option
+
+GRAPHS_VARIABLE = "NVISY_GRAPHS"
+"""Read by `nvisy_dagster.translator.workspace`, whose import would load the graphs."""
+
+
+@click.command("dev", cls=NvisyCommand, short_help="Open Dagster on a folder of graphs.")
+@click.argument(
+    "folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False)
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@storage_option
+def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
+    """Open Dagster on a folder of graphs: launch, schedule, watch and trace runs in a browser.
+
+    Every .json file in FOLDER but connections.json is a graph. Runs of `nvisy run` are listed too,
+    if they were made with the same storage. History is kept in $DAGSTER_HOME, else in dagster/ in
+    the storage folder.
+    """
+    from nvisy_dagster.engine.run import STORAGE_VARIABLE, default_storage
+    from nvisy_dagster.sdk import ConfigError
+
+    if find_spec("dagster_webserver") is None:
+        raise ConfigError(
+            "dagster-webserver is not installed", remedy="pip install 'nvisy-dagster[ui]'"
+        )
+    _tell_mistakes(folder)
+    from nvisy_dagster.translator.execute import default_instance_home, prepare_instance_home
+
+    storage = (storage or default_storage()).resolve()
+    home = default_instance_home(storage).resolve()
+    prepare_instance_home(home)
+    environment = {
+        **os.environ,
+        GRAPHS_VARIABLE: str(folder.resolve()),
+        STORAGE_VARIABLE: str(storage),
+        "DAGSTER_HOME": str(home),
+    }
+    target = ["-m", "nvisy_dagster.translator.workspace", "-h", host, "-p", str(port)]
+    click.echo(f"graphs of {folder.resolve()} on http://{host}:{port} (stop with Ctrl-C)")
+    sys.stdout.flush()
+    arguments = [sys.executable, "-m", "dagster", "dev", *target]
+    os.execve(sys.executable, arguments, environment)  # noqa: S606 - the point of this command
+
+
+def _tell_mistakes(folder: Path) -> None:
+    """Tell what is wrong with the graphs now; they can be corrected while Dagster runs.
+
+    Raises:
+        ConfigError: There is no graph in the folder.
+    """
+    from nvisy_dagster.cli.failures import error_lines
+    from nvisy_dagster.cli.loading import load
+    from nvisy_dagster.graph.connections import FILE_NAME
+    from nvisy_dagster.graph.errors import GraphErrors
+    from nvisy_dagster.sdk import ConfigError
+
+    graphs = sorted(path for path in folder.glob("*.json") if path.name != FILE_NAME)
+    if not graphs:
+        raise ConfigError(
+            f"there is no graph in {folder.resolve()}",
+            remedy="put a graph there, as a .json file, or name another folder",
+        )
+    wrong = False
+    for path in graphs:
+        try:
+            load(path)
+        except GraphErrors as errors:
+            wrong = True
+            for line in error_lines(errors):
+                click.echo(line, err=True)
+    if wrong:
+        message = "Dagster shows no graph of this folder until these are corrected and reloaded."
+        click.echo(message, err=True)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,49 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 class InterruptedRunError(Exception):
     """A signal ended the run; every client is closed and the checkpoint kept."""
+
+
+class Interruption:
+    """Counts the signals that arrive.
+
+    These are handlers of the system's, not of an event loop: they work even while something blocks
+    the loop.
+
+    Args:
+        on_first: Called when the first signal arrives. The second one ends the process.
+    """
+
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        self.received = 0
+        self._on_first = on_first
+
+    def listen(self) -> None:
+        """Take the signals' handlers over, in the main thread.
+
+        An event loop that waits for these signals still hears of them: it is told through a file
+        descriptor of its own, whatever the handlers are.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) != self._handle:
+                    signal.signal(number, self._handle)
+
+    @contextmanager
+    def listening(self) -> Generator[None, None, None]:
+        """Have the handlers within the block; those before are put back after it."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.received += 1
+        if self.received > 1:
+            end_process()
+        self._on_first()
 
 
 def run_interruptible(call: Callable[[], Awaitable[T]], on_stop: Callable[[], None]) -> T:
@@ -44,42 +88,18 @@ async def _until_signal(call: Callable[[], Awaitable[T]], on_stop: Callable[[], 
         on_stop()
         loop.call_soon_threadsafe(scope.cancel)
 
-    with signals_to(stop) as received:
+    interruption = Interruption(stop)
+    with interruption.listening():
         try:
             with scope:
                 results.append(await call())
         except Exception:
             # What fails because it was cancelled is not the reason of the end.
-            if not received:
+            if not interruption.received:
                 raise
     if not results:
         raise InterruptedRunError
     return results[0]
-
-
-@contextmanager
-def signals_to(stop: Callable[[], None]) -> Generator[list[int], None, None]:
-    """Within the block the first signal calls `stop`; the second one ends the process.
-
-    Yields:
-        The signals that have arrived.
-    """
-    received: list[int] = []
-
-    # Not the event loop's own handlers: these work even while something blocks the loop.
-    def handle(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) == 1:
-            stop()
-        else:
-            end_process()
-
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_process() -> None:

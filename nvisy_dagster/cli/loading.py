@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvisy_dagster.compiler import Plan, compile_graph, connections_beside
+from nvisy_dagster.compiler import Plan, compile_file, connections_beside
 from nvisy_dagster.graph.connections import Connections, find_connections, load_connections
 from nvisy_dagster.graph.errors import GraphErrors
-from nvisy_dagster.graph.load import load_graph
 
 
 class FileErrors(GraphErrors):
@@ -51,9 +50,7 @@ def load(path: Path, connections_file: Path | None = None) -> LoadedGraph:
     except GraphErrors as errors:
         raise FileErrors(errors, beside) from errors
     try:
-        graph = load_graph(path, connections=connections)
-        folder = path.resolve().parent
-        plan = compile_graph(graph, connections=connections, folder=folder, file=path.name)
+        plan = compile_file(path, beside=connections)
     except GraphErrors as errors:
         raise FileErrors(errors, path) from errors
     return LoadedGraph(path, plan, connections, found)

@@ -129,8 +129,11 @@ class RunRecord:
     def fail(self, failed: str | None) -> None:
         """The run is over because this node failed, or because it was stopped."""
         with self._lock:
+            stages = self.plan.stage_of
             for node in self.nodes.values():
                 if node.node == failed:
                     node.state = "failed"
                 elif node.state == "running":
-                    node.state = "stopped"
+                    # A stage may fail before it is observed; those before it are done.
+                    done = failed is not None and stages[node.node] is not stages[failed]
+                    node.state = "done" if done else "stopped"

@@ -70,12 +70,15 @@ class LineView(QuietView):
 
     def __init__(self, record: RunRecord) -> None:
         super().__init__(record)
-        self._told = time.monotonic()
+        self._told: float | None = None
 
     def observe(self, metrics: Sequence[NodeMetrics]) -> None:
         """The engine tells its counts."""
         super().observe(metrics)
         now = time.monotonic()
+        if self._told is None:
+            # What came before was importing and opening.
+            self._told = now
         if now - self._told >= LINE_SECONDS:
             self._told = now
             click.echo(self._line(), err=True)
@@ -165,7 +168,6 @@ def run_table(nodes: Sequence[NodeRecord], *, live: bool) -> Table:
             Text(node.state, style=_STYLES[node.state]),
         )
     return table
-
 
 
 def _in_words(node: NodeRecord) -> str:

@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nvisy_dagster.cli.exit_codes import ExitCode
 from nvisy_dagster.cli.failures import describe, error_lines, exit_code
-from nvisy_dagster.cli.interruption import InterruptedRunError, run_interruptible
+from nvisy_dagster.cli.interruption import (
+    Interruption,
+    InterruptedRunError,
+    run_interruptible,
+)
 from nvisy_dagster.cli.loading import FileErrors, LoadedGraph, load
 from nvisy_dagster.cli.run_record import RunRecord
 from nvisy_dagster.cli.run_view import choose_view, print_table
@@ -23,6 +27,9 @@ from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.run import default_storage, run_plan
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.sdk import NvisyError
+
+if TYPE_CHECKING:
+    from nvisy_dagster.translator.execute import ExecutionFailure
 
 GOES_ON = "run it again: it goes on from the last checkpoint"
 
@@ -118,6 +125,60 @@ def _engine_only(
     return Outcome(result.run_id, result.resumed, list(result.metrics.values()))
 
 
+def _in_dagster(
+    request: RunRequest,
+    loaded: LoadedGraph,
+    _connections: OpenConnections,
+    record: RunRecord,
+    observe: Observe,
+) -> Outcome:
+    # Imported here: only a run in Dagster pays for importing it.
+    import dagster as dg
+
+    from nvisy_dagster.translator.execute import execute_plan
+
+    interruption = Interruption(partial(_stopping, record))
+
+    def listen_and_observe(metrics: Sequence[NodeMetrics]) -> None:
+        # While a stage runs the translator has handlers of its own, which stop it in order; these
+        # come on top of them.
+        interruption.listen()
+        observe(metrics)
+
+    try:
+        result = execute_plan(
+            loaded.plan,
+            loaded.connections,
+            storage=request.storage,
+            observe=listen_and_observe,
+            fresh=request.fresh,
+        )
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        return Outcome(error=InterruptedRunError())
+    except Exception as error:  # noqa: BLE001 - told to the user, whatever it is
+        return Outcome(error=error)
+    error = InterruptedRunError() if result.interrupted or interruption.received else None
+    if error is None and result.failure is not None:
+        error = _raised(result.failure)
+    if result.success:
+        error = None
+    return Outcome(result.run_id, result.resumed, result.metrics, error)
+
+
+def _raised(failure: "ExecutionFailure") -> NvisyError:
+    """The error that the failure of a run in Dagster tells of."""
+    if failure.tag == RunConflictError.default_tag:
+        return RunConflictError(failure.message, remedy=failure.remedy)
+    if failure.node is None:
+        return NvisyError(failure.message, remedy=failure.remedy, tag=failure.tag)
+    error = NodeError(
+        failure.node, failure.message, retryable=False, remedy=failure.remedy, tag=failure.tag
+    )
+    # Its message names the node already.
+    error.message = failure.message
+    return error
+
+
 def _stopping(record: RunRecord) -> None:
     record.stopping = True
 
@@ -183,7 +244,3 @@ def _to_json(
         "nodes": [node.to_json() for node in record.nodes.values()],
         "error": failure,
     }
-
-
-def _in_dagster(request, loaded, connections, record, observe):
-    raise NotImplementedError

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nvisy_dagster.registry import Registry
 
 
-@click.command("schema", cls=NvisyCommand)
+@click.command("schema", cls=NvisyCommand, short_help="Write the JSON Schema of a graph.")
 def command() -> None:
     """Write the JSON Schema of a graph, with the params of everything that is installed.
 

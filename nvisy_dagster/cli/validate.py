@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nvisy_dagster.graph.errors import GraphErrors
 
 
-@click.command("validate", cls=NvisyCommand)
+@click.command("validate", cls=NvisyCommand, short_help="Find every mistake in graph files.")
 @click.argument("graphs", nargs=-1, required=True, metavar="GRAPH...", type=GRAPH)
 @connections_option
 @json_option

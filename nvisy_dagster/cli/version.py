@@ -12,7 +12,7 @@ from nvisy_dagster.cli.options import json_option
 PACKAGES = ("nvisy-dagster", "dagster", "dagster-webserver", "pyarrow", "duckdb", "qdrant-client")
 
 
-@click.command("version", cls=NvisyCommand)
+@click.command("version", cls=NvisyCommand, short_help="Show the installed versions.")
 @json_option
 def command(*, as_json: bool) -> None:
     """Show the versions of nvisy-dagster and of what it runs on."""

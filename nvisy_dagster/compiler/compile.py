@@ -1,7 +1,8 @@
 """From a graph to its plan, or to everything that is wrong with it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from croniter import croniter
 
@@ -17,10 +18,11 @@ from nvisy_dagster.graph.connections import (
     find_connections,
     load_connections,
 )
-from nvisy_dagster.graph.errors import GraphErrors
-from nvisy_dagster.graph.load import load_graph
+from nvisy_dagster.graph.errors import GraphError, GraphErrors
+from nvisy_dagster.graph.load import UnsoundGraphErrors, build_graph, load_graph
 from nvisy_dagster.graph.model import Graph
 from nvisy_dagster.graph.policies import Policies
+from nvisy_dagster.graph.salvage import without_echoes
 from nvisy_dagster.registry import Registry, installed
 from nvisy_dagster.sdk import EdgeType
 
@@ -63,6 +65,7 @@ def compile_file(
     path: Path,
     *,
     connections: Mapping[str, NamedConnection] | None = None,
+    beside: Connections | None = None,
     registry: Registry | None = None,
 ) -> Plan:
     """Compile a graph file with the `connections.json` beside it.
@@ -70,20 +73,77 @@ def compile_file(
     Args:
         path: The graph file.
         connections: Definitions that go before those of the file.
+        beside: Definitions to use instead of the file beside the graph.
         registry: What is installed.
 
     Raises:
         GraphErrors: Every mistake in the graph, or in its connections.
     """
-    defined = connections_beside(path)
-    graph = load_graph(path, connections=defined)
-    return compile_graph(
-        graph,
-        connections={**defined, **(connections or {})},
-        registry=registry,
-        folder=path.resolve().parent,
-        file=path.name,
+    defined = connections_beside(path) if beside is None else beside
+    return _compile(
+        lambda: load_graph(path, connections=defined),
+        {**defined, **(connections or {})},
+        registry,
+        path.resolve().parent,
+        path.name,
     )
+
+
+def compile_document(
+    document: Any,  # noqa: ANN401 - any JSON
+    *,
+    connections: Connections | None = None,
+    registry: Registry | None = None,
+    name: str | None = None,
+    folder: Path | None = None,
+) -> Plan:
+    """Compile a graph that is a JSON value already.
+
+    Args:
+        document: The graph as a person would write it.
+        connections: The connections that are defined; `None` when that is not known yet.
+        registry: What is installed.
+        name: Name of a graph that does not say its own.
+        folder: Folder that relative paths in params are resolved against.
+
+    Raises:
+        GraphErrors: Every mistake in the graph.
+    """
+    return _compile(
+        lambda: build_graph(document, name=name, connections=connections),
+        connections,
+        registry,
+        folder,
+        None,
+    )
+
+
+def _compile(
+    load: Callable[[], Graph],
+    connections: Mapping[str, NamedConnection] | None,
+    registry: Registry | None,
+    folder: Path | None,
+    file: str | None,
+) -> Plan:
+    unfit: list[GraphError] = []
+    try:
+        graph = load()
+    except UnsoundGraphErrors as errors:
+        if errors.rest is None:
+            raise
+        # What fits the model is still looked at, so that all mistakes are told at once.
+        graph, unfit = errors.rest, list(errors.errors)
+    try:
+        plan = compile_graph(
+            graph, connections=connections, registry=registry, folder=folder, file=file
+        )
+    except GraphErrors as errors:
+        if not unfit:
+            raise
+        raise GraphErrors([*unfit, *without_echoes(errors.errors, unfit)], file=file) from None
+    if unfit:
+        raise GraphErrors(unfit, file=file)
+    return plan
 
 
 def connections_beside(path: Path) -> Connections:
@@ -106,16 +166,6 @@ def _check_policies(graph: Graph, problems: Problems) -> None:
         if node.type == "sink" and node.materialize:
             message = "a sink has no output to materialize"
             problems.add("nodes", index, "materialize", message=message, remedy="remove it")
-        if node.timeout is not None and node.timeout.graph_seconds is not None:
-            message = '"graph_seconds" limits the whole run'
-            remedy = 'say it in the "timeout" of the graph'
-            problems.add("nodes", index, "timeout", "graph_seconds", message=message, remedy=remedy)
-        if node.concurrency is not None and node.concurrency.max_global is not None:
-            message = '"max_global" limits the whole run'
-            remedy = 'say it in the "concurrency" of the graph'
-            problems.add(
-                "nodes", index, "concurrency", "max_global", message=message, remedy=remedy
-            )
 
 
 def _check_schedule(graph: Graph, problems: Problems) -> None:

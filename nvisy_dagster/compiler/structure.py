@@ -168,7 +168,7 @@ def _check_branch(index: int, node: BranchNode, used: set[str], problems: Proble
 
 
 def _report_cycles(graph: Graph, shape: Shape, problems: Problems) -> None:
-    place = {node: index for index, node in enumerate(graph.by_id)}
+    place = {node.id: index for index, node in reversed(list(enumerate(graph.nodes)))}
     for cycle in _cycles(shape):
         # Told from its first node in the document; the edge that leads back there is to blame.
         start = min(range(len(cycle)), key=lambda i: place[cycle[i]])
@@ -217,7 +217,7 @@ def _reachable(start: Iterable[str], successors: Mapping[str, list[str]]) -> set
 
 def _cycles(shape: Shape) -> Iterable[list[str]]:
     """One cycle of each knot of cycles, as the nodes along it."""
-    left = shape.cyclic
+    left = _trimmed(shape.cyclic, shape)
     while left:
         # Every node left has a predecessor that is left, so walking backwards must repeat a node.
         walk: list[str] = [min(left)]
@@ -225,9 +225,30 @@ def _cycles(shape: Shape) -> Iterable[list[str]]:
         while True:
             before = next(node for node in shape.predecessors[walk[-1]] if node in left)
             if before in seen:
-                cycle = list(reversed(walk[seen[before] :]))
-                yield cycle
                 break
             seen[before] = len(walk)
             walk.append(before)
-        left -= _reachable(cycle, shape.successors)
+        cycle = list(reversed(walk[seen[before] :]))
+        yield cycle
+        knot = _reachable(cycle, shape.successors) & _reachable(cycle, shape.predecessors)
+        left = _trimmed(left - knot, shape)
+
+
+def _trimmed(nodes: set[str], shape: Shape) -> set[str]:
+    """The nodes that lie on a cycle among them, or between two cycles."""
+    left = set(nodes)
+    for neighbours, others in (
+        (shape.predecessors, shape.successors),
+        (shape.successors, shape.predecessors),
+    ):
+        count = {node: sum(n in left for n in neighbours[node]) for node in left}
+        ends = [node for node, n in count.items() if n == 0]
+        while ends:
+            end = ends.pop()
+            left.discard(end)
+            for node in others[end]:
+                if node in left:
+                    count[node] -= 1
+                    if count[node] == 0:
+                        ends.append(node)
+    return left

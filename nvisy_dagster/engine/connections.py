@@ -51,7 +51,7 @@ def open_connections(
     for name, one in resolved.items():
         kind = kinds[name]
         try:
-            built[name] = kind.model_validate(dict(one.fields))
+            built[name] = kind.model_validate(dict(one.fields), context={"folder": plan.folder})
         except ValidationError as error:
             errors.extend(explain(error, kind, Places(), (name,)))
     if errors:

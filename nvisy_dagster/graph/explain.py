@@ -171,6 +171,12 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return [special.get(name, name) for name in model.model_fields]
 
 
+def steps_of(finding: ErrorDetails, model: type[BaseModel]) -> Steps:
+    """Where in the document that was validated a finding is."""
+    context: Mapping[str, Any] = finding.get("ctx", {})
+    return (*_steps(finding["loc"], model)[0], *context.get("at", ()))
+
+
 def _steps(loc: Iterable[Step], root: type[BaseModel]) -> tuple[Steps, type[BaseModel]]:
     """A place as the document has it, and the model around it.
 

@@ -1,7 +1,7 @@
 """From a file or a text to a `Graph`, or to everything that is wrong with it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +13,29 @@ from nvisy_dagster.graph.explain import describe, explain
 from nvisy_dagster.graph.json_text import parse_json, unfit_values
 from nvisy_dagster.graph.model import MAX_EDGES, MAX_NODES, Graph
 from nvisy_dagster.graph.nvisy_format import Translation, is_published, translate_graph
+from nvisy_dagster.graph.salvage import salvage
 from nvisy_dagster.graph.places import Places, Steps, json_path
 from nvisy_dagster.graph.reading import read_bytes
 
 WIDEST = 1000
 """Most entries of an object or array that is neither params nor metadata."""
 _FREE = {("nodes",), ("edges",), ("params",), ("metadata",)}
+
+
+class UnsoundGraphErrors(GraphErrors):
+    """A graph that does not fit the model.
+
+    Args:
+        errors: What does not fit.
+        rest: The graph without it, to look for further mistakes in; `None` if little is left.
+        file: Name of the file it came from, if it came from one.
+    """
+
+    def __init__(
+        self, errors: Sequence[GraphError], *, rest: Graph | None, file: str | None = None
+    ) -> None:
+        super().__init__(errors, file=file)
+        self.rest = rest
 
 
 def load_graph(path: Path, *, connections: Connections | None = None) -> Graph:
@@ -98,7 +115,7 @@ def _build(
     graph, errors = _validate(_named(translation.document, name), places)
     errors = [*translation.errors, *errors]
     if graph is None or errors:
-        raise GraphErrors(errors, file=file)
+        raise UnsoundGraphErrors(errors, rest=graph, file=file)
     return graph
 
 
@@ -127,7 +144,7 @@ def _validate(document: Mapping[str, Any], places: Places) -> tuple[Graph | None
     try:
         graph = Graph.model_validate(document).placed(places)
     except ValidationError as error:
-        return None, explain(error, Graph, places)
+        return salvage(document, error, places), explain(error, Graph, places)
     errors: list[GraphError] = []
     for index, node in enumerate(graph.nodes):
         try:

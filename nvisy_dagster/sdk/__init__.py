@@ -26,6 +26,7 @@ from nvisy_dagster.sdk.errors import TransientError as TransientError
 from nvisy_dagster.sdk.params import Connection as Connection
 from nvisy_dagster.sdk.params import Cursor as Cursor
 from nvisy_dagster.sdk.params import Identifier as Identifier
+from nvisy_dagster.sdk.params import LocalPath as LocalPath
 from nvisy_dagster.sdk.params import Params as Params
 from nvisy_dagster.sdk.primitives import PRIMITIVE_MODELS as PRIMITIVE_MODELS
 from nvisy_dagster.sdk.primitives import Audio as Audio

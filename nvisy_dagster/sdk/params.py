@@ -1,11 +1,30 @@
 """The models an author declares: params, connections and cursors."""
 
+import os
+from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationInfo,
+)
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 """A name that is safe to place in SQL and in a file name."""
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    context: dict[str, Path | None] = info.context or {}
+    folder = context.get("folder") or Path.cwd()
+    return Path(os.path.abspath(folder / path.expanduser()))  # noqa: PTH100 - pure, keeps symlinks
+
+
+LocalPath = Annotated[Path, AfterValidator(_from_folder)]
+"""A path on this machine, absolute once validated: a relative one begins at the folder of the graph
+(`folder` in the validation context), else at the working folder."""
 
 
 def camel(name: str) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 
 from nvisy_dagster.compiler import Node, Output
-from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, manifest_io_manager
 from nvisy_dagster.translator.locations import kind_name, location_key
 from nvisy_dagster.translator.metadata import free_metadata, location_value, table_schema
 from nvisy_dagster.translator.ops import stage_op
@@ -63,7 +62,6 @@ class GraphAssets:
             self._graph(),
             keys_by_output_name=self._keys,
             internal_asset_deps=self._internal_deps(),
-            resource_defs={IO_MANAGER_KEY: manifest_io_manager(self._runtime.storage)},
             group_name=self.names.graph,
             can_subset=False,
         )

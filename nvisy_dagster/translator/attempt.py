@@ -35,7 +35,9 @@ def begin(
     stages = [stage for stage, step in steps.items() if step in chosen]
     if run.parent_run_id is None or len(stages) == len(steps):
         return store.begin(run.run_id, fresh=fresh)
-    redo = [stage for stage in stages if _succeeded(context.instance, run.parent_run_id, steps[stage])]
+    redo = [
+        stage for stage in stages if _succeeded(context.instance, run.parent_run_id, steps[stage])
+    ]
     reexecution = Reexecution(of=run.parent_run_id, redo=redo)
     return store.begin(run.run_id, reexecution=reexecution, plan=plan)
 

@@ -16,6 +16,7 @@ from nvisy_dagster.graph.load import load_graph
 from nvisy_dagster.registry import Registry
 from nvisy_dagster.sdk import ConfigError
 from nvisy_dagster.translator.assets import GraphAssets
+from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, manifest_io_manager
 from nvisy_dagster.translator.jobs import graph_job
 from nvisy_dagster.translator.locations import LocationAssets, find_locations
 from nvisy_dagster.translator.names import dagster_name
@@ -175,8 +176,13 @@ def translate(
     locations = LocationAssets((one.plan, one.locations) for one in together)
     uris = [uri for runtime in runtimes for uri in runtime.locations.values()]
     assets.extend(locations.specs(uris))
+    # Under a key of our own: the `io_manager` of a deployment is never asked to keep what is ours.
+    (storage,) = {one.storage for one in runtimes}
     return dg.Definitions(
-        assets=assets, jobs=jobs, schedules=schedules, resources=dict(resources or {})
+        assets=assets,
+        jobs=jobs,
+        schedules=schedules,
+        resources={**(resources or {}), IO_MANAGER_KEY: manifest_io_manager(storage)},
     )
 
 

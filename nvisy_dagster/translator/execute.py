@@ -15,6 +15,7 @@ from nvisy_dagster.engine.stage import StageResult
 from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.translator.attempt import FRESH_TAG
 from nvisy_dagster.translator.definitions import LoadedGraph, make_runtime, translate
+from nvisy_dagster.translator.names import dagster_name
 from nvisy_dagster.translator.runtime import Observe
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
@@ -57,6 +58,13 @@ def default_instance_home(storage: Path | None = None) -> Path:
     return Path(given) if given else (storage or default_storage()) / "dagster"
 
 
+def prepare_instance_home(home: Path) -> None:
+    """Make the folder of a Dagster instance, with our defaults if it has no `dagster.yaml`."""
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").write_text(_INSTANCE, encoding="utf-8")
+
+
 def execute_plan(  # noqa: PLR0913 - each is an independent choice, all but two have a default
     plan: Plan,
     connections: Mapping[str, NamedConnection],
@@ -87,8 +95,7 @@ def execute_plan(  # noqa: PLR0913 - each is an independent choice, all but two 
     made = make_runtime(loaded, storage, preview=preview, observe=recorder.observe)
     runtime = replace(made, ended=recorder.ended)
     definitions = translate([runtime], [runtime])
-    (unresolved,) = definitions.jobs or ()
-    job = definitions.resolve_job_def(unresolved.name)
+    job = definitions.resolve_job_def(dagster_name(plan.name))
     home = instance_home or default_instance_home(runtime.storage)
     with dg.DagsterInstance.ephemeral() if ephemeral else _instance(home) as instance:
         run = job.execute_in_process(
@@ -136,7 +143,7 @@ def _failure(failed: Sequence[dg.DagsterEvent]) -> ExecutionFailure:
     for event in failed:
         data = event.step_failure_data.user_failure_data
         if data is not None:
-            facts = {name: value.value for name, value in data.metadata.items()}
+            facts = {name: str(value.value) for name, value in data.metadata.items()}
             return ExecutionFailure(
                 message=data.description or "",
                 node=facts.get("node"),
@@ -150,8 +157,6 @@ def _failure(failed: Sequence[dg.DagsterEvent]) -> ExecutionFailure:
 @contextmanager
 def _instance(home: Path) -> Generator[dg.DagsterInstance, None, None]:
     home = home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").write_text(_INSTANCE, encoding="utf-8")
+    prepare_instance_home(home)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance

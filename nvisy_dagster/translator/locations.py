@@ -1,12 +1,13 @@
 """Where sources read and sinks write, as external assets, so that graphs meet on the lineage page.
 
 A location is a URI; its asset's key has one part for the system and one for each step of the path:
-`s3://bucket/raw/docs` -> `["s3:bucket", "raw", "docs"]`. The colon keeps it apart from the assets of
-graphs, whose names have none.
+`s3://bucket/raw/docs` -> `["s3:bucket", "raw", "docs"]`. The colon keeps it apart from the assets
+of graphs, whose names have none.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -23,9 +24,7 @@ LOCATION_GROUP = "locations"
 LONGEST_KIND = 60
 
 
-def find_locations(
-    plan: Plan, connections: Mapping[str, NamedConnection]
-) -> dict[str, str]:
+def find_locations(plan: Plan, connections: Mapping[str, NamedConnection]) -> dict[str, str]:
     """Source or sink -> URI of the data that it reads or writes, for those that have one.
 
     Pure: references such as `${env:NAME}` stay as they are, secrets are left out.
@@ -41,7 +40,7 @@ def find_locations(
 
 def _location(node: Node, plan: Plan, named: NamedConnection | None) -> str | None:
     kind = node.component.connection_type
-    connection = _shown_connection(kind, named) if kind and named else None
+    connection = _shown_connection(kind, named, plan.folder) if kind and named else None
     component = cast("Source[Any, Any] | Sink[Any]", node.build(connection, plan.folder))
     try:
         uri = component.location()
@@ -50,16 +49,18 @@ def _location(node: Node, plan: Plan, named: NamedConnection | None) -> str | No
     return _without_credentials(uri) if uri else None
 
 
-def _shown_connection(kind: type[Connection], named: NamedConnection) -> Connection:
+def _shown_connection(
+    kind: type[Connection], named: NamedConnection, folder: Path | None
+) -> Connection:
     fields = {
         name: MASK if is_secret((name,)) or _is_secret_field(kind, name) else _masked(value)
         for name, value in named.fields.items()
     }
     try:
-        return kind.model_validate(fields)
+        return kind.model_validate(fields, context={"folder": folder})
     except ValidationError:
         # A reference stands where a number should: take the fields as they are written.
-        return kind.model_construct(**fields)
+        return kind.model_construct(None, **fields)
 
 
 def _is_secret_field(kind: type[Connection], name: str) -> bool:

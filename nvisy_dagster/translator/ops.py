@@ -1,6 +1,7 @@
 """A stage -> one synchronous op. It has no config and no configurable input."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any, cast
 
 import dagster as dg
@@ -16,6 +17,7 @@ from nvisy_dagster.translator.stage_run import StageReport, StageRun, stage_retr
 
 GRAPH_TAG = "nvisy/graph"
 STAGE_TAG = "nvisy/stage"
+LONGEST_DESCRIPTION = 1000
 
 
 def stage_op(runtime: Runtime, stage: Stage, names: StageNames) -> dg.OpDefinition:
@@ -31,7 +33,7 @@ def stage_op(runtime: Runtime, stage: Stage, names: StageNames) -> dg.OpDefiniti
     }
     return dg.op(
         name=names.op(stage),
-        description=" -> ".join(stage.nodes[:20]) + (" ..." if len(stage.nodes) > 20 else ""),
+        description=shorten(", ".join(stage.nodes), LONGEST_DESCRIPTION, placeholder=" ..."),
         ins={names.outputs[output.name]: dg.In(MANIFEST_TYPE) for output in stage.inputs},
         out=outs,
         tags={GRAPH_TAG: runtime.plan.name, STAGE_TAG: stage.id},
@@ -66,9 +68,7 @@ def _compute(
     return compute
 
 
-def _metadata(
-    runtime: Runtime, report: StageReport
-) -> dict[str, dict[str, dg.MetadataValue]]:
+def _metadata(runtime: Runtime, report: StageReport) -> dict[str, dict[str, dg.MetadataValue]]:
     preview = runtime.preview and previews_wanted()
     shown = Shown(report.seconds, report.result.resumed, report.redactor, preview)
     return {

@@ -52,7 +52,9 @@ def _cell(scalar: Any) -> str:  # noqa: ANN401 - an Arrow scalar of any type
 def _list(values: pa.Array) -> str:
     shown = [_cell(value) for value in values[:SHOWN_NUMBERS]]
     if pa.types.is_floating(values.type):
-        shown = [f"{value.as_py():.4g}" if value.is_valid else "" for value in values[:SHOWN_NUMBERS]]
+        shown = [
+            f"{value.as_py():.4g}" if value.is_valid else "" for value in values[:SHOWN_NUMBERS]
+        ]
     if len(values) <= SHOWN_NUMBERS:
         return _cut(f"[{', '.join(shown)}]")
     return _cut(f"[{', '.join(shown)}, ...") + f" {len(values)} values]"

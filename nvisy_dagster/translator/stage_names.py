@@ -55,6 +55,4 @@ class StageNames:
 
     def streamed(self, stage: Stage) -> dict[str, dg.AssetKey]:
         """Nodes of a stage whose assets are no outputs of its op, with their keys."""
-        return {
-            node: self.node_key(node) for node in stage.nodes if node not in self._output_nodes
-        }
+        return {node: self.node_key(node) for node in stage.nodes if node not in self._output_nodes}

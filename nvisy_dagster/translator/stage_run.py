@@ -150,7 +150,7 @@ class StageRun:
                 f"{node.node} {node.counts.records_in or node.counts.records_out:,}"
                 for node in metrics
             )
-            self._context.log.info(f"records so far: {numbers}")
+            self._context.log.info("records so far: %s", numbers)
 
 
 def _check_inputs(inputs: Mapping[str, Manifest], progress: str) -> None:

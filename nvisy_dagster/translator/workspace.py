@@ -10,6 +10,6 @@ from nvisy_dagster.translator.definitions import build_definitions
 
 GRAPHS_VARIABLE = "NVISY_GRAPHS"
 
-defs = build_definitions(
-    [path for path in os.environ.get(GRAPHS_VARIABLE, "graphs").split(os.pathsep) if path]
-)
+defs = build_definitions([
+    path for path in os.environ.get(GRAPHS_VARIABLE, "graphs").split(os.pathsep) if path
+])

@@ -50,6 +50,18 @@ class TestLocalSource(SourceConformance):
         return LocalSourceParams(path=str(tmp_path), format=kind, batch_bytes=64, batch_rows=2)
 
 
+class TestLocalSourceWithinBlocks(SourceConformance):
+    """Batches that end within a block of lines, so that cursors count rows in it."""
+
+    component = LocalSource
+
+    @pytest.fixture
+    def params(self, tmp_path):
+        for name, data in contents("jsonl").items():
+            (tmp_path / name.replace("/", "-")).write_bytes(data)
+        return LocalSourceParams(path=str(tmp_path), format="jsonl", batch_rows=3)
+
+
 class TestS3Source(SourceConformance):
     component = S3Source
 

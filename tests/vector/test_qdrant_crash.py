@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from test_qdrant_sink import ids_of, stored
@@ -12,6 +13,8 @@ from vector_records import embeddings
 from nvisy_connectors.vector.qdrant import QdrantConnection
 
 pytestmark = pytest.mark.anyio
+
+HERE = Path(__file__).parent
 
 WRITER = """
 import sys, anyio, filelock, qdrant_edge
@@ -27,7 +30,8 @@ async def main():
     print("ready", flush=True)
     async with sink:
         committed = int(sys.argv[2])
-        await sink.start(Progress("run", committed))
+        # As a resumed run, which renews documents; a fresh one over nothing has none to renew.
+        await sink.start(Progress("run", max(committed, 1)))
         for epoch in range(committed + 1, 1000):
             # Every epoch adds documents and shortens those of the epoch before.
             for uri, sizes in ((epoch, [5] * 40), (epoch - 1, [2] * 40)):
@@ -41,7 +45,7 @@ anyio.run(main)
 
 def run_and_kill(folder, committed, *, commits, seconds):
     """Write from the last commit on, be killed so long after so many commits; the last commit."""
-    command = [sys.executable, "-c", WRITER, folder, str(committed), sys.path[0]]
+    command = [sys.executable, "-c", WRITER, folder, str(committed), str(HERE)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as writer:

@@ -19,7 +19,7 @@ from nvisy_connectors.object.formats.line_blocks import Block, LineCutter, LongL
 from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
-from nvisy_connectors.object.pipeline import ordered_map
+from nvisy_connectors.object.pipeline import in_thread, ordered_map
 from nvisy_dagster.sdk import Batch, DataError
 
 SAMPLE_BYTES = 8 << 20
@@ -64,7 +64,7 @@ class JsonlReader(Reader):
             token = _to_text(schema) if self.declared(self.params) is None else None
             decoded = ordered_map(
                 _chain(first, blocks),
-                lambda group: to_thread.run_sync(self._decode, group, schema),
+                lambda group: in_thread(self._decode, group, schema),
                 DECODES,
             )
             skip = resume.skip if resume else 0

@@ -1,7 +1,7 @@
 """Parquet: every row of every file is a row."""
 
 import base64
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from nvisy_connectors.object.folder import ObjectInfo
 from nvisy_connectors.object.formats.reader import Objects, Reader
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
-from nvisy_connectors.object.pipeline import in_thread
+from nvisy_connectors.object.pipeline import iterate_in_thread
 from nvisy_dagster.sdk import Batch, ConfigError, DataError
 
 
@@ -36,7 +36,7 @@ class ParquetReader(Reader):
         start = (resume.offset or 0) if resume else 0
         async with aclosing(objects):
             async for info in objects:
-                batches = in_thread(self._batches(info, schema, start))
+                batches = iterate_in_thread(self._batches(info, schema, start))
                 async with aclosing(batches):
                     async for batch, settled in batches:
                         schema = settled
@@ -45,7 +45,7 @@ class ParquetReader(Reader):
 
     def _batches(
         self, info: ObjectInfo, schema: pa.Schema | None, start: int
-    ) -> Iterator[tuple[Batch[ObjectCursor], pa.Schema]]:
+    ) -> Generator[tuple[Batch[ObjectCursor], pa.Schema]]:
         uri = self.folder.uri(info.key)
         with self.folder.open(info) as source:
             try:
@@ -116,11 +116,16 @@ class ParquetReader(Reader):
         for field, own in zip(schema, chosen, strict=True):
             if field.type != own.type or (own.nullable and not field.nullable):
                 raise ConfigError(
-                    f"column {field.name!r} of {uri} is {own}, in the first file it is {field}",
+                    f"column {field.name!r} of {uri} is {_type(own)}, "
+                    f"in the first file {_type(field)}",
                     remedy="choose like files with `glob`, or leave it out of `columns`",
                     tag="schema",
                 )
         return schema
+
+
+def _type(field: pa.Field) -> str:
+    return f"{field.type}" if field.nullable else f"{field.type} not null"
 
 
 def _unreadable(uri: str, error: Exception) -> DataError:

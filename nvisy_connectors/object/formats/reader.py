@@ -17,8 +17,8 @@ from nvisy_dagster.sdk import Batch
 FETCHES = 3
 """Groups of spans that are fetched ahead."""
 
-DECODES = 2
-"""Groups that are decoded ahead, in threads."""
+DECODES = 1
+"""Groups that are decoded at once, in threads: Arrow's own threads fill the cores already."""
 
 MAX_SPANS = 1024
 """Objects in one group, whatever their size."""

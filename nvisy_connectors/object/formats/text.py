@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from anyio import to_thread
 
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import Span
 from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
 from nvisy_connectors.object.origins import Origin, enclose
 from nvisy_connectors.object.params import ReadParams
-from nvisy_connectors.object.pipeline import ordered_map
+from nvisy_connectors.object.pipeline import in_thread, ordered_map
 from nvisy_dagster.sdk import Batch, DataError
 from nvisy_dagster.sdk.arrow_schema import schema_of
 from nvisy_dagster.sdk.envelope import payload_schema
@@ -46,7 +45,7 @@ class TextReader(Reader):
     ) -> AsyncGenerator[Batch[ObjectCursor], None]:
         """One record per object."""
         fetched = self.fetch(self._spans(objects))
-        decoded = ordered_map(fetched, lambda f: to_thread.run_sync(self._decode, f), DECODES)
+        decoded = ordered_map(fetched, lambda group: in_thread(self._decode, group), DECODES)
         async with aclosing(decoded):
             async for batch in decoded:
                 yield batch

@@ -159,7 +159,9 @@ class ParquetWriter(PartWriter):
         table = pa.Table.from_batches(self._waiting, self._schema)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
         try:
-            self._writer.write_table(table, row_group_size=max(ROW_GROUP_ROWS, 1))
+            # One more group for the few rows above the limit would help nobody.
+            whole = table.num_rows < 2 * ROW_GROUP_ROWS
+            self._writer.write_table(table, table.num_rows if whole else ROW_GROUP_ROWS)
         except pa.ArrowNotImplementedError as error:
             raise _unsupported(error) from error
 
@@ -194,7 +196,7 @@ def _column(name: str, array: pa.Array) -> pa.Array:
         )
     if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
         # Python's times have microseconds; as text the last digits survive.
-        return pc.strftime(array, format="%Y-%m-%dT%H:%M:%S")
+        return pc.call_function("strftime", [array], pc.StrftimeOptions("%Y-%m-%dT%H:%M:%S"))
     return array
 
 

@@ -1,13 +1,11 @@
 """Where a Qdrant is."""
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from nvisy_dagster.sdk import Connection
+from nvisy_dagster.sdk import Connection, LocalPath
 
 if TYPE_CHECKING:
     from nvisy_connectors.vector.qdrant.store import Store
@@ -29,9 +27,9 @@ class QdrantConnection(Connection):
     """API key of the server; use `https` with it, or it travels in the clear."""
     timeout_seconds: float = Field(default=30.0, gt=0, le=3600)
     """Longest wait for one answer of the server."""
-    path: Path | None = None
-    """Local folder with one folder per collection, made when missing; when relative, from the
-    working directory."""
+    path: LocalPath | None = None
+    """Local folder with one folder per collection, made when missing; a relative path begins at the
+    folder of the graph."""
 
     @field_validator("url")
     @classmethod
@@ -45,11 +43,6 @@ class QdrantConnection(Connection):
             raise ValueError("must hold no credentials, query or fragment; the key is 'api_key'")
         _ = parts.port  # raises ValueError when it is none
         return url
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - touches no file
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

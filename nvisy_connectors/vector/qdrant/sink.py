@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import anyio
 import numpy as np
@@ -75,8 +76,9 @@ class QdrantSink(Sink[QdrantSinkParams]):
         connection: Connection | None = None,
         *,
         node_id: str = "",
+        folder: Path | None = None,
     ) -> None:
-        super().__init__(params, connection, node_id=node_id)
+        super().__init__(params, connection, node_id=node_id, folder=folder)
         self._store: Store | None = None
         self._found: Collection | None = None
         self._ready = False

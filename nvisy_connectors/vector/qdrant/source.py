@@ -1,6 +1,7 @@
 """Reading embeddings back from Qdrant."""
 
 from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
@@ -68,8 +69,9 @@ class QdrantSource(Source[QdrantSourceParams, QdrantCursor]):
         connection: Connection | None = None,
         *,
         node_id: str = "",
+        folder: Path | None = None,
     ) -> None:
-        super().__init__(params, connection, node_id=node_id)
+        super().__init__(params, connection, node_id=node_id, folder=folder)
         self._store: Store | None = None
 
     def location(self) -> str | None:

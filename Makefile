@@ -1,0 +1,58 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing else is touched.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := examples/handbook/handbook.json
+QUESTION ?= How do I read a CSV file?
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test lint types docs docs-check soak bench check clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+# Stamps inside the environment: removing it removes them.
+$(VENV)/.installed-demo: pyproject.toml .ci/install
+	@.ci/install $(VENV) object,tabular,ai,vector,ui
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml .ci/install
+	@.ci/install $(VENV) dev
+	@touch $(VENV)/.installed-demo $@
+
+install: $(VENV)/.installed-dev ## everything that developing needs
+
+demo: $(VENV)/.installed-demo ## index Python's documentation and ask it a question
+	$(BIN)/nvisy run $(DEMO)
+	$(BIN)/nvisy search $(DEMO) "$(QUESTION)"
+	@echo "See the run in Dagster: $(BIN)/nvisy dev $(dir $(DEMO))   then open http://127.0.0.1:3000"
+	@echo 'Ask something else:     make demo QUESTION="How do I parse dates?"'
+
+test: $(VENV)/.installed-dev ## the tests, without the storms
+	$(BIN)/pytest -m "not soak" -n 2 --dist worksteal -q $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## style, format, types, direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+docs: $(VENV)/.installed-dev ## generate docs/reference
+	$(BIN)/nvisy docs
+
+docs-check: $(VENV)/.installed-dev ## fail when docs/reference is stale
+	$(BIN)/nvisy docs --check
+
+soak: $(VENV)/.installed-dev ## the long storms and soaks
+	$(BIN)/pytest -m soak --timeout 0 $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-dev ## the benchmarks
+	$(BIN)/python -m benchmarks
+
+check: lint docs-check test ## what continuous integration runs
+
+clean: ## remove the environment, caches and the state of runs
+	rm -rf $(VENV) .make .nvisy .dagster dist build .pytest_cache .ruff_cache .hypothesis \
+	  .import_linter_cache benchmarks/work examples/*/.nvisy examples/*/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,84 @@
+"""W1: JSON lines -> filter -> map -> Parquet, in the engine alone. `w1.py ROWS OUT`."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import data
+import duckdb
+from measure import tell
+
+from nvisy_dagster.compiler import compile_file
+from nvisy_dagster.engine.run import run_plan
+
+
+def graph(rows: int, out: Path) -> dict[str, Any]:
+    """The graph of the workload."""
+    columns = {"text": "lower(text)", "length": "length(text)"}
+    return {
+        "name": f"w1_{rows}",
+        "nodes": [
+            {
+                "id": "read",
+                "type": "source",
+                "connector": "local",
+                "params": {"path": str(data.w1(rows)), "format": "jsonl"},
+            },
+            {
+                "id": "english",
+                "type": "action",
+                "action": "filter",
+                "params": {"where": "lang = 'en' AND score > 0.2"},
+            },
+            {"id": "lower", "type": "action", "action": "map", "params": {"set": columns}},
+            {
+                "id": "write",
+                "type": "sink",
+                "connector": "local",
+                "params": {"path": str(out), "format": "parquet"},
+            },
+        ],
+        "edges": [
+            {"from": "read", "to": "english"},
+            {"from": "english", "to": "lower"},
+            {"from": "lower", "to": "write"},
+        ],
+    }
+
+
+def prepare(rows: int, out: Path) -> Path:
+    """Write the graph to a file; returns its path."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    path = data.WORK / f"w1_{rows}.json"
+    path.write_text(json.dumps(graph(rows, out)), encoding="utf-8")
+    return path
+
+
+def contents(out: Path) -> tuple[Any, ...]:
+    """What both contestants must agree on: rows, and sums over the columns."""
+    sums = "count(*), sum(id), sum(length), sum(score)::decimal(20, 4), count(distinct text)"
+    nested = "sum(meta.author.id), sum(len(meta.tags)), min(ts::timestamp), max(ts::timestamp)"
+    query = f"select {sums}, {nested} from read_parquet('{out}/*.parquet')"
+    found = duckdb.connect().execute(query).fetchone()
+    assert found is not None
+    return found
+
+
+def main(rows: int, out: Path) -> None:
+    plan = compile_file(prepare(rows, out))
+    state = data.WORK / "state" / "w1"
+    shutil.rmtree(state, ignore_errors=True)
+    started = time.perf_counter()
+    result = anyio.run(lambda: run_plan(plan, {}, storage=state))
+    seconds = time.perf_counter() - started
+    busy = {name: round(node.counts.busy_seconds, 3) for name, node in result.metrics.items()}
+    tell(seconds=seconds, busy_seconds=busy)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,31 @@
+"""W1's yardstick: one DuckDB query. `w1_duckdb.py ROWS OUT`."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import data
+import duckdb
+from measure import tell
+
+SQL = """
+copy (
+  select id, lower(text) as text, lang, score, ts, meta, length(text) as length
+  from read_json('{source}', format = 'newline_delimited')
+  where lang = 'en' and score > 0.2
+) to '{out}' (format parquet)
+"""
+
+
+def main(rows: int, out: Path) -> None:
+    source = data.w1(rows)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    started = time.perf_counter()
+    duckdb.connect().execute(SQL.format(source=source, out=out / "out.parquet"))
+    tell(seconds=time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

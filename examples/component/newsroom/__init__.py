@@ -1,0 +1,1 @@
+"""A Dagster project whose graphs are components."""

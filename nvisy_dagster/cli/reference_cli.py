@@ -1,0 +1,34 @@
+"""The reference page of the command line, from the help of the commands themselves."""
+
+import click
+
+from nvisy_dagster.cli.app import cli
+from nvisy_dagster.cli.exit_codes import ExitCode
+
+_WIDTH = 90
+
+
+def cli_page() -> str:
+    """The page as Markdown."""
+    top = _context(cli, "nvisy", None)
+    lines = ["# The command line", "", "```text", cli.get_help(top).rstrip(), "```", ""]
+    lines += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
+    lines += [f"| {code.value} | {code.meaning} |" for code in ExitCode]
+    for name in cli.list_commands(top):
+        command = cli.get_command(top, name)
+        if command is not None and not command.hidden:
+            text = command.get_help(_context(command, name, top)).rstrip()
+            lines += ["", f"## nvisy {name}", "", "```text", text, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    return click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        # The same on every machine, however wide its terminal is.
+        terminal_width=_WIDTH,
+        help_option_names=["-h", "--help"],
+        color=False,
+    )

@@ -1,0 +1,85 @@
+"""Runs in processes of their own: killed, terminated, spread over processes."""
+
+import signal
+import time
+
+import dagster as dg
+from dagster_project import QUIET, Project
+from deployed import reconstructable_job
+
+FIRST = "bill__graph.count__pay__same__free"
+
+
+def wait_for(condition, seconds: float = 20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_run_is_reexecuted_from_its_checkpoint(project: Project):
+    process = project.launch(NVISY_FAILPOINT="checkpoint.after_write:3")
+    process.communicate(timeout=40)
+    assert process.returncode == -signal.SIGKILL
+    paid = len(project.paid_for())
+    assert 60 <= paid < 100
+    run = project.latest_run()
+    assert run.status is dg.DagsterRunStatus.STARTED
+    # What run monitoring does once it finds the process gone.
+    project.instance.report_run_failed(run)
+
+    again = dg.execute_job(
+        reconstructable_job(project.folder),
+        instance=project.instance,
+        reexecution_options=dg.ReexecutionOptions.from_failure(run.run_id, project.instance),
+        run_config=QUIET,
+    )
+
+    assert again.success
+    assert project.written("paid") == list(range(100))
+    assert project.written("free") == list(range(100))
+    assert sorted(set(project.paid_for())) == list(range(100))
+    # Three epochs of 20 were durable; only what came after them is paid again.
+    assert len(project.paid_for()) == 100 - 60 + paid
+
+
+def test_a_terminated_run_closes_its_clients_and_is_not_started_again(project: Project):
+    slow = project.graph["nodes"]
+    slow[0]["params"]["pause_seconds"] = 0.2
+    project.settings = {"nodes": slow}
+    process = project.launch()
+    wait_for(lambda: project.paid_for(), 40)
+    run = project.latest_run()
+    # What Dagster does when a person presses "Terminate".
+    project.instance.report_run_canceling(run)
+    process.send_signal(signal.SIGTERM)
+
+    process.communicate(timeout=15)
+
+    assert project.path("free.closed").exists()
+    assert project.instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.CANCELED
+    events = project.instance.all_logs(run.run_id)
+    kinds = [e.dagster_event.event_type_value for e in events if e.is_dagster_event]
+    assert kinds.count("STEP_START") == 1
+    assert "STEP_UP_FOR_RETRY" not in kinds
+
+    project.settings = {}
+    assert project.run().success
+    assert project.written("paid") == list(range(100))
+
+
+def test_a_stage_whose_process_dies_is_started_again(project: Project):
+    project.settings = {
+        "execution": {"executor": "multiprocess"},
+        "retry": {"max_retries": 3, "initial_delay_seconds": 0.01},
+    }
+    process = project.launch(NVISY_FAILPOINT="checkpoint.after_write:4")
+
+    output, _ = process.communicate(timeout=55)
+
+    assert process.returncode == 0, output
+    events = project.instance.all_logs(project.latest_run().run_id)
+    kinds = [e.dagster_event.event_type_value for e in events if e.is_dagster_event]
+    assert "STEP_UP_FOR_RETRY" in kinds
+    assert project.written("paid") == list(range(100))
+    assert project.written("free") == list(range(100))
