@@ -32,6 +32,8 @@ own = dg.Definitions(assets=[tickets])
 # A connection of the deployment: Dagster's pages show where it leads, never a secret.
 vectors = NvisyConnection(type="qdrant", fields={"path": str(HERE / ".nvisy" / "vectors")})
 
-nvisy = build_definitions(HERE / "graphs", connections={"vectors": vectors})
+nvisy = build_definitions(
+    HERE / "graphs", connections={"vectors": vectors}, storage=HERE / ".nvisy"
+)
 
 defs = dg.Definitions.merge(own, nvisy)

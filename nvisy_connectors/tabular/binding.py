@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from nvisy_connectors.tabular import growth
 from nvisy_connectors.tabular.arrow_types import readable, stored_type
+from nvisy_connectors.tabular.bulk import known_type
 from nvisy_connectors.tabular.database import column_types, error_details, explained, select
 from nvisy_connectors.tabular.expression import ColumnUse, Expression, nearest
 from nvisy_connectors.tabular.syntax import BEFORE, RefusedError
@@ -82,7 +83,8 @@ def _typed(expression: Expression, records: pa.RecordBatch) -> tuple[str, pa.Dat
 
     sql = f"(\n{expression.text}\n)"
     try:
-        found = _result_type(sql, records)
+        columns = [use.name for use in expression.columns]
+        found = known_type(expression.text, columns, records) or _result_type(sql, records)
         # Arrow has no HUGEINT, and a decimal of 38 digits cannot hold the largest ones.
         if found == _HUGE and column_types(sql, records) != ["DECIMAL(38,0)"]:
             sql = f"CAST({sql} AS DECIMAL(38, 0))"

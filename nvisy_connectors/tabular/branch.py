@@ -8,6 +8,7 @@ import pyarrow as pa
 from anyio import to_thread
 from pydantic import Field, model_validator
 
+from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.binding import Bound, bind
 from nvisy_connectors.tabular.evaluation import evaluate
 from nvisy_connectors.tabular.expression import Expression, parse_expression
@@ -58,6 +59,11 @@ class Branch(Router[BranchParams]):
     capabilities = Capabilities(row_wise=True, concurrency=2)
     requires = ("duckdb",)
     extra = "tabular"
+
+    @classmethod
+    def prepare(cls, params: Sequence[BranchParams]) -> None:
+        """Parse the expressions of all nodes together."""
+        bulk.prepare(cls.name, (route.when for one in params for route in one.routes))
 
     def routes(self) -> Sequence[str]:
         """Names of the routes, the default route last."""

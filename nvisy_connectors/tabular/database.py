@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -140,6 +140,13 @@ def syntax_trees(first: str, second: str) -> tuple[dict[str, Any], dict[str, Any
     """The parse trees of two statements, or `error_message` and `position` (a byte offset)."""
     [trees] = ask("SELECT json_serialize_sql($1::VARCHAR), json_serialize_sql($2)", first, second)
     return json.loads(trees[0]), json.loads(trees[1])
+
+
+def syntax_trees_of(statements: Sequence[str]) -> list[str]:
+    """The parse trees of many statements, as JSON, in their order."""
+    sql = "SELECT json_serialize_sql(sql) FROM (SELECT unnest($1::VARCHAR[]) AS sql)"
+    rows = cursor().execute(sql, [list(statements)]).fetchall()
+    return [tree for (tree,) in rows]
 
 
 def error_details(error: Exception) -> dict[str, str]:

@@ -72,6 +72,15 @@ def parse_expression(param: str, text: str) -> Expression:
     return Expression(param, text, columns, copies, sizes)
 
 
+def reads(text: str) -> tuple[str, ...] | None:
+    """The columns that an expression reads, `None` if it is not allowed."""
+    try:
+        columns, _, _ = _checked(text)
+    except RefusedError:
+        return None
+    return tuple(use.name for use in columns)
+
+
 def expression_error(param: str, text: str, refusal: RefusedError) -> ConfigError:
     """A refusal that names the param, the place in the text and the remedy."""
     place = ""
@@ -91,7 +100,7 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     return f"did you mean {folded[found[0]]!r}?" if found else None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32768)
 def _checked(
     text: str,
 ) -> tuple[tuple[ColumnUse, ...], bool, tuple[tuple[str, float], ...]]:

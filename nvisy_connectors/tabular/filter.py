@@ -1,10 +1,12 @@
 """The action `filter`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import pyarrow as pa
 from pydantic import Field
 
+from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.binding import Bound, bind
 from nvisy_connectors.tabular.evaluation import evaluate
 from nvisy_connectors.tabular.expression import Expression, parse_expression
@@ -35,6 +37,11 @@ class Filter(KernelAction[FilterParams]):
     capabilities = Capabilities(row_wise=True, concurrency=2)
     requires = ("duckdb",)
     extra = "tabular"
+
+    @classmethod
+    def prepare(cls, params: Sequence[FilterParams]) -> None:
+        """Parse the expressions of all nodes together."""
+        bulk.prepare(cls.name, (one.where for one in params))
 
     def output(self, incoming: EdgeType) -> EdgeType:
         """The type that came in.

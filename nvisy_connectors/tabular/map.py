@@ -1,10 +1,12 @@
 """The action `map`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.evaluation import evaluate
 from nvisy_connectors.tabular.expression import Expression, parse_expression
 from nvisy_connectors.tabular.projection import (
@@ -64,6 +66,11 @@ class Map(KernelAction[MapParams]):
     capabilities = Capabilities(row_wise=True, concurrency=2)
     requires = ("duckdb",)
     extra = "tabular"
+
+    @classmethod
+    def prepare(cls, params: Sequence[MapParams]) -> None:
+        """Parse the expressions of all nodes together."""
+        bulk.prepare(cls.name, (text for one in params for text in one.set.values()))
 
     def output(self, incoming: EdgeType) -> EdgeType:
         """The columns that come out and the primitive that they still are.

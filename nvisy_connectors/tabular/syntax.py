@@ -1,9 +1,13 @@
 """From the text of an expression to DuckDB's parse tree, one expression and nothing else."""
 
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from nvisy_connectors.tabular.database import TABLE, syntax_trees
+from nvisy_connectors.tabular.bulk import known_trees
+from nvisy_connectors.tabular.database import TABLE, syntax_trees, syntax_trees_of
 
 MAX_CHARACTERS = 20_000
 """Longest text of an expression."""
@@ -48,12 +52,35 @@ def parse_one(text: str) -> Node:
         RefusedError: It is not one expression, or too large.
     """
     _check_size(text)
-    trees = syntax_trees(BEFORE + text + AFTER, _BARE_BEFORE + text + _BARE_AFTER)
+    known = known_trees(text)
+    trees = (
+        syntax_trees(*_statements(text))
+        if known is None
+        else (json.loads(known[0]), json.loads(known[1]))
+    )
     enclosed = _select_list(trees[0], text, len(BEFORE))
     bare = _select_list(trees[1], text, len(_BARE_BEFORE))
-    if len(enclosed) != 1 or len(bare) != 1 or _relocated(bare[0]) != _relocated(enclosed[0]):
+    if len(enclosed) != 1 or len(bare) != 1 or not _same(bare[0], enclosed[0]):
         raise RefusedError("there must be exactly one expression")
-    return _relocated(enclosed[0], shift=len(BEFORE))
+    return _relocated(enclosed[0], len(BEFORE))
+
+
+def parse_many(texts: Iterable[str], per_statement: int) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Texts of a sound size with the parse trees, as JSON, of their two statements."""
+    sound: list[str] = []
+    for text in texts:
+        with suppress(RefusedError):
+            _check_size(text)
+            sound.append(text)
+    for start in range(0, len(sound), per_statement):
+        some = sound[start : start + per_statement]
+        statements = [statement for text in some for statement in _statements(text)]
+        trees = syntax_trees_of(statements)
+        yield from zip(some, zip(trees[::2], trees[1::2], strict=True), strict=True)
+
+
+def _statements(text: str) -> tuple[str, str]:
+    return BEFORE + text + AFTER, _BARE_BEFORE + text + _BARE_AFTER
 
 
 def _check_size(text: str) -> None:
@@ -86,7 +113,7 @@ def _select_list(tree: Node, text: str, start: int) -> list[Node]:
     node: Node = statements[0]["node"] if len(statements) == 1 else {}
     selected = node.get("select_list")
     # Everything else must be what a statement without any further clause has.
-    if not selected or _clauses(node) != _plain_clauses():
+    if not selected or not _same(_clauses(node), _plain_clauses()):
         raise RefusedError("there must be exactly one expression, and no further clause")
     return selected
 
@@ -98,7 +125,7 @@ def _plain_clauses() -> Node:
 
 
 def _clauses(node: Node) -> Node:
-    return _relocated({name: part for name, part in node.items() if name != "select_list"})
+    return {name: part for name, part in node.items() if name != "select_list"}
 
 
 def _syntax_error(tree: Node, text: str, start: int) -> RefusedError:
@@ -112,14 +139,25 @@ def _syntax_error(tree: Node, text: str, start: int) -> RefusedError:
     return RefusedError(message[:200], offset=offset)
 
 
-def _relocated(tree: Any, shift: int | None = None) -> Any:  # noqa: ANN401 - any part of a tree
-    """A copy with locations moved by `shift`, or without them."""
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - any parts of trees
+    """Whether two trees are equal but for locations."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(
+            key in _LOCATION or _same(value, other[key]) for key, value in one.items()
+        )
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and one == other
+
+
+def _relocated(tree: Any, shift: int) -> Any:  # noqa: ANN401 - any part of a tree
+    """A copy with locations moved by `shift`."""
     if isinstance(tree, list):
         return [_relocated(part, shift) for part in tree]
     if not isinstance(tree, dict):
         return tree
     copy: Node = {k: _relocated(v, shift) for k, v in tree.items() if k not in _LOCATION}
     location = tree.get("query_location")
-    if shift is not None and isinstance(location, int) and location < 1 << 63:
+    if isinstance(location, int) and location < 1 << 63:
         copy["offset"] = location - shift
     return copy

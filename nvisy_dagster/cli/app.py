@@ -58,11 +58,11 @@ class NvisyCommand(click.Command):
 class NvisyGroup(click.Group):
     """The commands, in reading order, each imported when it is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, PLR6301 - click's own
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
         """Names of the commands."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002, PLR6301
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of this name."""
         module = COMMANDS.get(cmd_name)
         return importlib.import_module(module).command if module else None

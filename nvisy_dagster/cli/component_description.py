@@ -117,8 +117,7 @@ def _kind(component: type[Component[Any]]) -> str:
 def _accepts(component: type[Component[Any]]) -> list[str]:
     if not issubclass(component, Action | Router | Sink):
         return []
-    accepts = cast("frozenset[str]", component.accepts)
-    return [primitive for primitive in PRIMITIVES if primitive in accepts]
+    return [primitive for primitive in PRIMITIVES if primitive in component.accepts]
 
 
 def _capabilities(component: type[Component[Any]]) -> dict[str, Any]:
@@ -195,29 +194,28 @@ def _declared_type(field: Schema) -> str:
 
 def type_text(field: Schema) -> str:
     """A JSON Schema type in a few words."""
-    if "enum" in field:
-        return " or ".join(json.dumps(value) for value in field["enum"])
-    if "const" in field:
-        return json.dumps(field["const"])
     for word in ("anyOf", "oneOf", "allOf"):
         if word in field:
             texts = (type_text(choice) for choice in field[word])
             return " or ".join(dict.fromkeys(texts))
-    if "$ref" in field:
-        return "object"
-    match field.get("type"):
+    values = field.get("enum", [field["const"]] if "const" in field else [])
+    if values:
+        return " or ".join(json.dumps(value) for value in values)
+    return "object" if "$ref" in field else _plain_type_text(field)
+
+
+def _plain_type_text(field: Schema) -> str:
+    kind = field.get("type", "any")
+    match kind:
         case "array":
-            return f"list of {type_text(field.get('items', {}))}"
+            text = f"list of {type_text(field.get('items', {}))}"
         case "object":
-            return _mapping_text(field)
+            text = _mapping_text(field)
         case "string":
-            return {"password": "secret", "path": "path"}.get(field.get("format", ""), "string")
-        case "integer" | "number" as kind:
-            return kind + _limits(field)
-        case str() as kind:
-            return kind
+            text = {"password": "secret", "path": "path"}.get(field.get("format", ""), "string")
         case _:
-            return "any"
+            text = f"{kind}{_limits(field)}"
+    return text
 
 
 def _mapping_text(field: Schema) -> str:

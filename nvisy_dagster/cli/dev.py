@@ -36,7 +36,7 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
             "dagster-webserver is not installed", remedy="pip install 'nvisy-dagster[ui]'"
         )
     _tell_mistakes(folder)
-    from nvisy_dagster.translator.execute import default_instance_home, prepare_instance_home
+    from nvisy_dagster.translator.instance import default_instance_home, prepare_instance_home
 
     storage = (storage or default_storage()).resolve()
     home = default_instance_home(storage).resolve()

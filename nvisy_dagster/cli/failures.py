@@ -26,9 +26,7 @@ def as_it_is(text: str) -> str:
     return text
 
 
-def report(
-    error: Exception, *, as_json: bool, debug: bool, scrub: Scrub = as_it_is
-) -> ExitCode:
+def report(error: Exception, *, as_json: bool, debug: bool, scrub: Scrub = as_it_is) -> ExitCode:
     """Tell an error on stderr, with `as_json` on stdout.
 
     Args:

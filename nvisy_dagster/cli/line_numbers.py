@@ -1,14 +1,16 @@
 """Lines of JSON paths: `$.nodes[3].params.size` -> 42."""
 
+import json
 import re
 from collections.abc import Iterator
 
+from nvisy_dagster.graph.json_text import MAX_DEPTH
 from nvisy_dagster.graph.places import Step, json_path
 
 LARGEST = 2_000_000
 """Characters of the largest text that is looked through: a mistake in a larger one has no line."""
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+|\n', re.DOTALL)
+_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+|\n', re.DOTALL)
 _LAST_STEP = re.compile(r"(\.[^.\[\]]+|\[[^\[\]]*\])$")
 
 
@@ -35,44 +37,69 @@ class LineNumbers:
         return self._lines[path]
 
 
+class _Walk:
+    """Where a walk over the words of a JSON text is."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._in_object: list[bool] = []
+        self._line = 1
+        self._key_line: int | None = None
+        self._expects_key = False
+
+    def take(self, word: str) -> int | None:
+        """Take the next word; returns the line of the value that begins with it, if one does.
+
+        Raises:
+            IndexError: The text is not JSON, or too deep.
+        """
+        match word:
+            case "\n":
+                self._line += 1
+            case "}" | "]":
+                self._in_object.pop()
+                self.steps.pop()
+                self._expects_key = False
+            case ",":
+                self._expects_key = self._in_object[-1]
+                if not self._expects_key:
+                    self.steps[-1] = int(self.steps[-1]) + 1
+            case ":":
+                pass
+            case _ if self._expects_key:
+                self.steps[-1] = _unquoted(word)
+                self._key_line, self._expects_key = self._line, False
+            case _:
+                line, self._key_line = self._key_line or self._line, None
+                return line
+        return None
+
+    def enter(self, word: str) -> None:
+        """Go into the value that begins with this word, if it is an object or array."""
+        if word not in {"{", "["}:
+            return
+        if len(self._in_object) == MAX_DEPTH:
+            raise IndexError
+        self._expects_key = word == "{"
+        self._in_object.append(self._expects_key)
+        self.steps.append("" if self._expects_key else 0)
+
+
 def _values(text: str) -> Iterator[tuple[tuple[Step, ...], int]]:
     """Every value with the line of its key, or of its first character."""
-    steps: list[Step] = []
-    objects: list[bool] = []
-    line = 1
-    key_line: int | None = None
-    expects_key = False
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token == "\n":
-            line += 1
-        elif token in {"}", "]"}:
-            if not objects:
-                return
-            objects.pop()
-            steps.pop()
-            expects_key = False
-        elif token == ",":
-            if not objects:
-                return
-            expects_key = objects[-1]
-            if not expects_key:
-                steps[-1] = int(steps[-1]) + 1
-        elif expects_key:
-            steps[-1], key_line, expects_key = _unquoted(token), line, False
-        elif token != ":":
-            yield tuple(steps), key_line or line
-            key_line = None
-            if token in {"{", "["}:
-                objects.append(token == "{")
-                expects_key = token == "{"
-                steps.append("" if expects_key else 0)
+    walk = _Walk()
+    for match in _WORD.finditer(text):
+        try:
+            line = walk.take(match[0])
+            if line is not None:
+                yield tuple(walk.steps), line
+                walk.enter(match[0])
+        except (IndexError, ValueError):
+            return
 
 
-def _unquoted(token: str) -> str:
-    import json
-
+def _unquoted(key: str) -> str:
     try:
-        return str(json.loads(token))
+        return str(json.loads(key))
     except ValueError:
-        return token
+        return key

@@ -94,7 +94,12 @@ def _table(heading: str, fields: Sequence[FieldDescription]) -> Iterator[str]:
     yield f"| {heading} | type | default | meaning |"
     yield "|---|---|---|---|"
     for field in fields:
-        cells = (f"`{field.name}`", field.type, _default(field), " ".join(field.description.split()))
+        cells = (
+            f"`{field.name}`",
+            field.type,
+            _default(field),
+            " ".join(field.description.split()),
+        )
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
 

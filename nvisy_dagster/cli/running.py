@@ -14,8 +14,8 @@ import click
 from nvisy_dagster.cli.exit_codes import ExitCode
 from nvisy_dagster.cli.failures import describe, error_lines, exit_code
 from nvisy_dagster.cli.interruption import (
-    Interruption,
     InterruptedRunError,
+    Interruption,
     run_interruptible,
 )
 from nvisy_dagster.cli.loading import FileErrors, LoadedGraph, load
@@ -24,7 +24,7 @@ from nvisy_dagster.cli.run_view import choose_view, print_table
 from nvisy_dagster.engine.connections import OpenConnections, open_connections
 from nvisy_dagster.engine.failure import NodeError, RunConflictError
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.run import default_storage, run_plan
+from nvisy_dagster.engine.run import run_plan
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.sdk import NvisyError
 

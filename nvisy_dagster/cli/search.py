@@ -17,7 +17,7 @@ from nvisy_dagster.cli.options import GRAPH, connections_option, json_option
 @click.option("--limit", default=3, show_default=True, type=click.IntRange(1, 1000), help="Hits.")
 @connections_option
 @json_option
-def command(  # noqa: PLR0913 - one argument per option
+def command(  # noqa: PLR0913, PLR0917 - one argument per option
     graph: Path,
     question: str,
     sink: str | None,

@@ -13,7 +13,6 @@ from nvisy_dagster.cli.options import GRAPH, connections_option, json_option
 
 if TYPE_CHECKING:
     from nvisy_dagster.cli.loading import LoadedGraph
-    from nvisy_dagster.graph.errors import GraphErrors
 
 
 @click.command("validate", cls=NvisyCommand, short_help="Find every mistake in graph files.")

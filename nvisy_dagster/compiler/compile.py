@@ -1,5 +1,6 @@
 """From a graph to its plan, or to everything that is wrong with it."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from nvisy_dagster.graph.model import Graph
 from nvisy_dagster.graph.policies import Policies
 from nvisy_dagster.graph.salvage import without_echoes
 from nvisy_dagster.registry import Registry, installed
-from nvisy_dagster.sdk import EdgeType
+from nvisy_dagster.sdk import Component, EdgeType, Params
 
 CRON_FIELDS = 5
 
@@ -53,6 +54,7 @@ def compile_graph(
     shape = check_structure(graph, problems)
     resolver = Resolver(graph, registry or installed(), connections, problems)
     resolved = resolver.resolve()
+    _prepare(resolved.values())
     types = EdgeTypes(resolved, shape, problems).check()
     _check_policies(graph, problems)
     _check_schedule(graph, problems)
@@ -154,6 +156,14 @@ def connections_beside(path: Path) -> Connections:
     """
     found = find_connections(path)
     return Connections() if found is None else load_connections(found)
+
+
+def _prepare(nodes: Iterable[Resolved]) -> None:
+    params: defaultdict[type[Component[Any]], list[Params]] = defaultdict(list)
+    for node in nodes:
+        params[node.component].append(node.params)
+    for component, some in params.items():
+        component.prepare(some)
 
 
 def _check_policies(graph: Graph, problems: Problems) -> None:

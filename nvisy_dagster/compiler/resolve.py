@@ -71,9 +71,8 @@ class Resolver:
 
     def _node(self, index: int, node: GraphNode) -> Resolved | None:
         component = self._component(index, node)
-        if component is None:
+        if component is None or not self._installed(index, component):
             return None
-        self._installed(index, component)
         document: Mapping[str, Any]
         where: tuple[str | int, ...] = ("nodes", index)
         if isinstance(node, BranchNode):
@@ -138,7 +137,7 @@ class Resolver:
             remedy = suggest(name, known) or f"valid here: {', '.join(known)}"
         self._problems.add("nodes", index, what, message=message, remedy=remedy)
 
-    def _installed(self, index: int, component: type[Component[Any]]) -> None:
+    def _installed(self, index: int, component: type[Component[Any]]) -> bool:
         if component not in self._missing:
             self._missing[component] = missing_modules(component)
         if missing := self._missing[component]:
@@ -149,6 +148,7 @@ class Resolver:
                 message=f'"{component.name}" needs {", ".join(missing)}, not installed here',
                 remedy=f"pip install 'nvisy-dagster[{extra}]'" if extra else None,
             )
+        return not missing
 
     def _connection(
         self,

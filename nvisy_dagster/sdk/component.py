@@ -102,6 +102,14 @@ class Component(ABC, Generic[P]):
         self.folder = folder
         self.stack = AsyncExitStack()
 
+    @classmethod
+    def prepare(cls, params: Sequence[Any]) -> None:
+        """Work out in bulk what the checks of many nodes need.
+
+        Called when a graph compiles, before the checks, with the params of all its nodes of this
+        component. Pure; mistakes are left to the checks.
+        """
+
     def resolve(self, path: str | PurePath) -> Path:
         """An absolute path: relative ones start at the graph's folder, else the working one."""
         return Path(os.path.abspath((self.folder or Path.cwd()) / path))  # noqa: PTH100 - pure, keeps symlinks
@@ -139,8 +147,9 @@ class Component(ABC, Generic[P]):
 
 class _Located(Component[P]):
     def location(self) -> str | None:
-        """URI of the data that is read or written, without credentials; the key that lets two
-        graphs meet on the lineage page. `None` when it has no address.
+        """URI of the data that is read or written, without credentials.
+
+        The key that lets two graphs meet on the lineage page; `None` when it has no address.
         """
         return self.connection.location() if self.connection else None
 

@@ -1,8 +1,6 @@
 """Running one compiled graph in this process, in Dagster: what the command line does."""
 
-import os
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,21 +8,15 @@ import dagster as dg
 
 from nvisy_dagster.compiler import Plan
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.run import default_storage
 from nvisy_dagster.engine.stage import StageResult
 from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.translator.attempt import FRESH_TAG
 from nvisy_dagster.translator.definitions import LoadedGraph, make_runtime, translate
+from nvisy_dagster.translator.instance import default_instance_home, open_instance
 from nvisy_dagster.translator.names import dagster_name
 from nvisy_dagster.translator.runtime import Observe
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
-
-_INSTANCE = """\
-# Written because it was missing; change it as you like.
-telemetry:
-  enabled: false
-"""
 
 
 @dataclass(frozen=True)
@@ -50,19 +42,6 @@ class ExecutionResult:
     failure: ExecutionFailure | None = None
     interrupted: bool = False
     """Whether a signal ended it."""
-
-
-def default_instance_home(storage: Path | None = None) -> Path:
-    """Folder of the Dagster instance: `$DAGSTER_HOME`, else `dagster` in the storage folder."""
-    given = os.environ.get("DAGSTER_HOME")
-    return Path(given) if given else (storage or default_storage()) / "dagster"
-
-
-def prepare_instance_home(home: Path) -> None:
-    """Make the folder of a Dagster instance, with our defaults if it has no `dagster.yaml`."""
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").write_text(_INSTANCE, encoding="utf-8")
 
 
 def execute_plan(  # noqa: PLR0913 - each is an independent choice, all but two have a default
@@ -97,7 +76,7 @@ def execute_plan(  # noqa: PLR0913 - each is an independent choice, all but two 
     definitions = translate([runtime], [runtime])
     job = definitions.resolve_job_def(dagster_name(plan.name))
     home = instance_home or default_instance_home(runtime.storage)
-    with dg.DagsterInstance.ephemeral() if ephemeral else _instance(home) as instance:
+    with dg.DagsterInstance.ephemeral() if ephemeral else open_instance(home) as instance:
         run = job.execute_in_process(
             # Dagster's own console handler would print every event.
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
@@ -152,11 +131,3 @@ def _failure(failed: Sequence[dg.DagsterEvent]) -> ExecutionFailure:
             )
     texts = [event.message for event in failed if event.message]
     return ExecutionFailure(texts[0] if texts else "the run failed outside of its stages")
-
-
-@contextmanager
-def _instance(home: Path) -> Generator[dg.DagsterInstance, None, None]:
-    home = home.resolve()
-    prepare_instance_home(home)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance

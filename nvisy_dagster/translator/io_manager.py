@@ -90,6 +90,8 @@ def _failure(message: str, remedy: str) -> dg.Failure:
 @cache
 def manifest_io_manager(storage: Path) -> dg.IOManagerDefinition:
     """The IO manager of a storage: always the same object, so that definitions merge."""
-    return dg.IOManagerDefinition.hardcoded_io_manager(
-        ManifestIOManager(storage), description="Manifests of Nvisy graphs, as JSON files."
+    return dg.IOManagerDefinition(
+        lambda _: ManifestIOManager(storage),
+        config_schema={},
+        description="Manifests of Nvisy graphs, as JSON files.",
     )

@@ -31,5 +31,4 @@ def graph_job(plan: Plan, assets: GraphAssets) -> Any:  # noqa: ANN401 - its cla
         tags=dict(plan.tags),
         run_tags=run_tags,
         executor_def=dg.multiprocess_executor if multiprocess else dg.in_process_executor,
-        owners=list(plan.owners) or None,
     )

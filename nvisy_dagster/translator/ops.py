@@ -36,6 +36,8 @@ def stage_op(runtime: Runtime, stage: Stage, names: StageNames) -> dg.OpDefiniti
         description=shorten(", ".join(stage.nodes), LONGEST_DESCRIPTION, placeholder=" ..."),
         ins={names.outputs[output.name]: dg.In(MANIFEST_TYPE) for output in stage.inputs},
         out=outs,
+        # Without a schema an op would take any config.
+        config_schema={},
         tags={GRAPH_TAG: runtime.plan.name, STAGE_TAG: stage.id},
         pool=_pool(runtime, stage),
         retry_policy=_retry_policy(runtime),

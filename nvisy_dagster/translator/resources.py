@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from nvisy_dagster.graph.connections import (
     NamedConnection,
@@ -31,10 +31,9 @@ class NvisyConnection(dg.ConfigurableResource[Any]):
         default={}, description="What that connector's connection takes."
     )
 
-    @field_validator("fields", mode="before")
-    @classmethod
-    def _references(cls, fields: Any) -> Any:  # noqa: ANN401 - any value is checked by pydantic
-        return _as_references(fields)
+    def __init__(self, **data: Any) -> None:  # noqa: ANN401 - Dagster's own signature
+        # Dagster takes an `EnvVar` inside of a dict for a plain text: the variable's name.
+        super().__init__(**{name: _as_references(value) for name, value in data.items()})
 
 
 def named_connections(
@@ -72,7 +71,7 @@ def named_connections(
     return named, resources
 
 
-def _as_references(value: Any) -> Any:  # noqa: ANN401 - any JSON with EnvVars in it
+def _as_references(value: Any) -> Any:  # noqa: ANN401 - JSON with EnvVars in it
     if isinstance(value, dg.EnvVar):
         return f"${{env:{value.env_var_name}}}"
     if isinstance(value, dict):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def bytecode(tmp_path_factory) -> Path:
+    """Where processes keep compiled modules, as an installation does."""
+    return tmp_path_factory.mktemp("bytecode")
+
+
 @pytest.fixture
 def counting(site, monkeypatch) -> Iterator[None]:
     """The test components are installed in this process."""
@@ -72,10 +79,11 @@ def nvisy(here):
 
 
 @pytest.fixture
-def environment(site, here) -> dict[str, str]:
+def environment(site, here, bytecode) -> dict[str, str]:
     """The environment of a process in which the test components are installed."""
     paths = os.pathsep.join([str(site), str(TESTS)])
-    return {**os.environ, "PYTHONPATH": paths, "COLUMNS": "120"}
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": paths, "PYTHONPYCACHEPREFIX": str(bytecode), "COLUMNS": "120"}
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ def start(environment, here):
 
 def write_graph(path: Path, nodes: Sequence[dict[str, Any]], **more: Any) -> Path:
     """Write a graph whose nodes form a chain."""
-    edges = [{"from": a["id"], "to": b["id"]} for a, b in zip(nodes, nodes[1:], strict=False)]
+    edges = [{"from": a["id"], "to": b["id"]} for a, b in pairwise(nodes)]
     document = {"name": path.stem, "nodes": list(nodes), "edges": edges, **more}
     path.write_text(json.dumps(document, indent=2))
     return path

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import SecretStr
 
 from nvisy_dagster.sdk import (
     Action,
@@ -19,7 +20,6 @@ from nvisy_dagster.sdk import (
     connection_of,
 )
 from nvisy_dagster.sdk.search import Hit
-from pydantic import SecretStr
 
 
 class StubbornParams(Params):
@@ -76,7 +76,9 @@ class LeakySink(Sink[LeakyParams]):
         pass
 
     async def search(self, vector: Sequence[float], limit: int) -> Sequence[Hit]:
-        raise TransientError(f"refused {connection_of(self, LeakyConnection).key.get_secret_value()}")
+        raise TransientError(
+            f"refused {connection_of(self, LeakyConnection).key.get_secret_value()}"
+        )
 
 
 class EchoParams(Params):
