@@ -29,26 +29,40 @@ class EdgeTypes:
 
     def check(self) -> Mapping[str, EdgeType]:
         """The output type of every node whose inputs are sound, by node id."""
-        for node_id in self._shape.order:
+        for node_id in [*self._shape.order, *sorted(self._shape.cyclic)]:
             resolved = self._nodes.get(node_id)
             if resolved is not None:
                 self._node(node_id, resolved)
         return self.outputs
 
     def _node(self, node_id: str, resolved: Resolved) -> None:
-        incoming: EdgeType | None = None
-        if resolved.kind != "source":
+        if resolved.kind == "source":
+            incoming = None
+        else:
             incoming = self._incoming(node_id, resolved)
             if incoming is None or not self._accepted(resolved, incoming):
+                self._check_alone(resolved)
                 return
         made = self._ask(resolved, incoming)
         if isinstance(made, ConfigError):
-            where = ["nodes", resolved.index]
-            if resolved.kind != "branch":
-                where.append("params")
-            self._problems.add(*where, message=made.message, remedy=made.remedy)
-        elif made is not None:
+            self._report(resolved, made)
+            # Those after it are still checked, against what is left when its params are ignored.
+            made = self._ask(resolved, incoming and EdgeType(incoming.primitive))
+        if isinstance(made, EdgeType):
             self.outputs[node_id] = made
+
+    def _check_alone(self, resolved: Resolved) -> None:
+        """Find mistakes in the params of a node of which nobody knows what reaches it."""
+        accepts = getattr(resolved.component, "accepts", frozenset[str]())
+        made = self._ask(resolved, EdgeType(min(accepts)))
+        if isinstance(made, ConfigError):
+            self._report(resolved, made)
+
+    def _report(self, resolved: Resolved, error: ConfigError) -> None:
+        where = ["nodes", resolved.index]
+        if resolved.kind != "branch":
+            where.append("params")
+        self._problems.add(*where, message=error.message, remedy=error.remedy)
 
     def _incoming(self, node_id: str, resolved: Resolved) -> EdgeType | None:
         """What reaches the node; `None` when an input is unsound, which was reported there."""

@@ -161,7 +161,8 @@ def translate(
     Args:
         runtimes: The graphs.
         together: All graphs that are loaded with them, themselves included: they decide which
-            assets lead to a location. Definitions that are built apart merge if this is the same.
+            assets lead to a location, and the first of them that has a location defines it.
+            Definitions that are built apart merge if this is the same.
         resources: Connections that are Dagster resources, to show them.
     """
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
@@ -174,8 +175,7 @@ def translate(
         jobs.append(job)
         schedules.extend(graph_schedules(runtime.plan, job.name))
     locations = LocationAssets((one.plan, one.locations) for one in together)
-    uris = [uri for runtime in runtimes for uri in runtime.locations.values()]
-    assets.extend(locations.specs(uris))
+    assets.extend(locations.specs(runtime.plan.name for runtime in runtimes))
     # Under a key of our own: the `io_manager` of a deployment is never asked to keep what is ours.
     (storage,) = {one.storage for one in runtimes}
     return dg.Definitions(

@@ -108,19 +108,20 @@ class LocationAssets:
     """
 
     def __init__(self, located: Iterable[tuple[Plan, Mapping[str, str]]]) -> None:
-        self._uris: dict[dg.AssetKey, str] = {}
+        self._uris: dict[dg.AssetKey, tuple[str, str]] = {}
         self._writers: defaultdict[dg.AssetKey, dict[dg.AssetKey, None]] = defaultdict(dict)
         self._leads_to: defaultdict[dg.AssetKey, set[dg.AssetKey]] = defaultdict(set)
         for plan, uris in sorted(located, key=lambda one: one[0].name):
             self._add(plan, uris)
 
-    def specs(self, uris: Iterable[str]) -> list[dg.AssetSpec]:
-        """The assets of these locations."""
-        keys = dict.fromkeys(location_key(uri) for uri in uris)
-        return [self._spec(key, self._uris[key]) for key in keys]
+    def specs(self, graphs: Iterable[str]) -> list[dg.AssetSpec]:
+        """The assets that these graphs define: those of locations that no graph before them has."""
+        names = set(graphs)
+        return [self._spec(key, uri) for key, (uri, owner) in self._uris.items() if owner in names]
 
     def _add(self, plan: Plan, uris: Mapping[str, str]) -> None:
-        self._uris |= {location_key(uri): uri for uri in uris.values()}
+        for uri in uris.values():
+            self._uris.setdefault(location_key(uri), (uri, plan.name))
         behind = _sinks_behind(plan)
         for source, sinks in behind.items():
             for sink in sinks:
