@@ -7,7 +7,7 @@ QUESTION ?= How do I read a CSV file?
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint types docs docs-check soak bench check clean
+.PHONY: help demo install test lint style imports types docs docs-check soak bench check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,16 +27,22 @@ demo: $(VENV)/.installed-demo ## index Python's documentation and ask it a quest
 	$(BIN)/nvisy run $(DEMO)
 	$(BIN)/nvisy search $(DEMO) "$(QUESTION)"
 	@echo "See the run in Dagster: $(BIN)/nvisy dev $(dir $(DEMO))   then open http://127.0.0.1:3000"
-	@echo 'Ask something else:     make demo QUESTION="How do I parse dates?"'
+	@echo 'Ask something else:     make demo QUESTION="How do I compress a file?"'
 
 test: $(VENV)/.installed-dev ## the tests, without the storms
 	$(BIN)/pytest -m "not soak" -n 2 --dist worksteal -q $(PYTEST_ARGS)
 
-lint: $(VENV)/.installed-dev ## style, format, types, direction of imports
+lint: style imports types ## style, format, direction of imports, types
+
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
-	$(BIN)/pyright
+
+types: $(VENV)/.installed-dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed-dev ## generate docs/reference
 	$(BIN)/nvisy docs

@@ -14,6 +14,7 @@ import psutil
 
 SAMPLE_SECONDS = 0.1
 LONGEST_SECONDS = 900
+IDLE_CORES = 0.2
 RESULT = "RESULT "
 """How a contestant's last line begins; JSON follows."""
 
@@ -27,8 +28,8 @@ class Measured:
     """Of the program and all children that it waited for."""
     peak_bytes: int
     """Largest sum of the proportional set sizes (PSS) of its processes, sampled."""
-    load: float
-    """Load of the machine before the run; above 0 it was shared with others."""
+    others: float
+    """Cores that other programs kept busy meanwhile: a disturbed run says little."""
     result: dict[str, Any]
     """What the program said of itself; its `seconds` leave its imports out."""
 
@@ -46,7 +47,7 @@ def measure(
     Raises:
         RuntimeError: It failed, or took too long; the message holds what it wrote.
     """
-    load = os.getloadavg()[0]
+    busy = _machine_seconds()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -59,7 +60,18 @@ def measure(
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{text}\n{errors.read()}")
-    return Measured(wall, cpu, peak, load, json.loads(text[text.index(prefix) + len(prefix) :]))
+    others = max((_machine_seconds() - busy - cpu) / wall, 0.0)
+    return Measured(wall, cpu, peak, others, json.loads(text[text.index(prefix) + len(prefix) :]))
+
+
+def wait_until_idle(longest_seconds: float) -> None:
+    """Wait until other programs leave the cores alone, but no longer than this."""
+    give_up = time.monotonic() + longest_seconds
+    while time.monotonic() < give_up:
+        before = _machine_seconds()
+        time.sleep(1)
+        if _machine_seconds() - before < IDLE_CORES:
+            return
 
 
 def tell(**facts: Any) -> None:  # noqa: ANN401 - any JSON
@@ -79,6 +91,12 @@ def _watch(process: "subprocess.Popen[bytes]", started: float) -> tuple[int, flo
             process.kill()
         peak = max(peak, _tree_bytes(process.pid))
         time.sleep(SAMPLE_SECONDS)
+
+
+def _machine_seconds() -> float:
+    """CPU seconds of everything on this machine since it started."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
 
 
 def _tree_bytes(pid: int) -> int:

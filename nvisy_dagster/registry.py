@@ -144,9 +144,10 @@ def _unique(group: str) -> dict[str, EntryPoint]:
 def _load(point: EntryPoint) -> ModuleType:
     try:
         return importlib.import_module(point.module)
-    except ImportError as error:
+    except Exception as error:  # noqa: BLE001 - any other distribution's module may raise anything
         raise ConfigError(
-            f"{point.group} {point.name!r} cannot be imported from {point.module}: {error}",
+            f"{point.group} {point.name!r} cannot be imported from {point.module}: "
+            f"{type(error).__name__}: {error}",
             remedy="install the extra that it belongs to, or uninstall its distribution",
         ) from error
 

@@ -1,6 +1,6 @@
 """A Dagster deployment with assets of its own, which also runs Nvisy graphs.
 
-    dagster dev -f examples/existing_deployment/definitions.py
+dagster dev -f examples/existing_deployment/definitions.py
 """
 
 import json

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from nvisy_dagster.engine.failpoint import failpoint
-from nvisy_dagster.engine.storage import read_json, write_json
+from nvisy_dagster.engine.storage import read_model, write_json
 
 
 class SourcePosition(BaseModel):
@@ -34,6 +34,11 @@ class Checkpoint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    basis: str = ""
+    """Hash of where the stage reads and writes; it goes on only where that is still so."""
+    generation: str = ""
+    """Made anew whenever the stage begins from nothing: tells the parts of one time from those of
+    another."""
     epoch: int = 0
     complete: bool = False
     sources: dict[str, SourcePosition] = {}
@@ -54,9 +59,17 @@ class CheckpointStore:
         self._path = path
 
     def read(self) -> Checkpoint:
-        """The last checkpoint; an empty one if there is none."""
-        document = read_json(self._path)
-        return Checkpoint() if document is None else Checkpoint.model_validate(document)
+        """The last checkpoint; an empty one if there is none.
+
+        Raises:
+            StorageError: It is damaged, or another version wrote it.
+        """
+        remedy = "begin the run anew: `nvisy run --fresh`, or run tag nvisy/fresh = true"
+        return read_model(self._path, Checkpoint, remedy) or Checkpoint()
+
+    def discard(self) -> None:
+        """Remove the checkpoint, if there is one."""
+        self._path.unlink(missing_ok=True)
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint; it is durable on return."""

@@ -8,6 +8,7 @@ import datetime as dt
 from pathlib import Path
 
 import pyarrow as pa
+from anyio import to_thread
 
 from nvisy_dagster.engine.materialized import PartWriter
 from nvisy_dagster.engine.rejection import Rejected
@@ -45,9 +46,10 @@ class DeadLetters:
 
     async def add(self, rejected: Rejected) -> None:
         """Keep records that were refused."""
+        letters = await to_thread.run_sync(self._letters, rejected)
         if self._parts is None:
             self._parts = PartWriter(self._folder, self._after_epoch)
-        await self._parts.write(self._letters(rejected))
+        await self._parts.write(letters)
 
     async def commit(self, epoch: int) -> None:
         """Make the letters of this epoch durable."""

@@ -32,6 +32,7 @@ class Epochs:
         interval: How often a barrier is cut.
         sources: Ids of what the stage reads.
         committers: Names of what commits.
+        may_cut: Whether there may be barriers at all; without them the stage is one epoch.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Epochs:
         *,
         sources: Iterable[str],
         committers: Iterable[str],
+        may_cut: bool = True,
     ) -> None:
         self._store = store
         self._interval = interval
+        self._may_cut = may_cut
         self.start = start
         self.written = start
         self._requested = start.epoch
@@ -68,7 +71,7 @@ class Epochs:
             self._request()
 
     def _request(self) -> None:
-        if self._requested == self.written.epoch:
+        if self._may_cut and self._requested == self.written.epoch:
             self._requested += 1
             self._rows_since = 0
 
@@ -136,6 +139,8 @@ class Epochs:
     async def _write(self, epoch: int, *, complete: bool = False) -> None:
         upto = sys.maxsize if complete else epoch
         checkpoint = Checkpoint(
+            basis=self.start.basis,
+            generation=self.start.generation,
             epoch=epoch,
             complete=complete,
             sources={

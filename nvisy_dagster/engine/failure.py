@@ -28,6 +28,12 @@ class NodeError(NvisyError):
         self.retryable = retryable
 
 
+class StorageError(NvisyError):
+    """A file of the run's own state cannot be read or written."""
+
+    default_tag = "storage"
+
+
 class RunConflictError(NvisyError):
     """Another live run holds the stage."""
 

@@ -1,7 +1,7 @@
 """Counts of one node, cut consistently at barriers."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
@@ -32,9 +32,11 @@ class Counts:
 
     @classmethod
     def from_json(cls, numbers: Mapping[str, float]) -> "Counts":
-        """The counts of a checkpoint."""
-        whole = {name: int(value) for name, value in numbers.items() if name != "busy_seconds"}
-        return cls(**whole, busy_seconds=float(numbers["busy_seconds"]))
+        """The counts of a checkpoint; what it does not know of is 0."""
+        zero = cls()
+        for name, kind in ((one.name, type(getattr(zero, one.name))) for one in fields(cls)):
+            setattr(zero, name, kind(numbers.get(name, 0)))
+        return zero
 
 
 @dataclass

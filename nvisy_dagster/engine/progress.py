@@ -11,7 +11,6 @@ from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,7 +19,7 @@ from nvisy_dagster.engine.checkpoint import CheckpointStore
 from nvisy_dagster.engine.failure import RunConflictError
 from nvisy_dagster.engine.lock import StageLock
 from nvisy_dagster.engine.storage import (
-    read_json,
+    read_model,
     remove_folder,
     safe_name,
     write_json,
@@ -209,8 +208,8 @@ class ProgressStore:
         return False
 
     def _read(self) -> _State | None:
-        document: Any = read_json(self._folder / "chains.json")
-        return None if document is None else _State.model_validate(document)
+        path = self._folder / "chains.json"
+        return read_model(path, _State, "delete the file; the next run then begins anew")
 
     def _write(self, state: _State) -> None:
         write_json(self._folder / "chains.json", state.model_dump(mode="json"))

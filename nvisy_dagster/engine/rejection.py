@@ -37,17 +37,20 @@ async def apply_isolating(
     Returns:
         The batches that were taken, each with what the call made of it, in order.
     """
-    try:
-        return [(batch, await call(batch))]
-    except DataError as error:
-        if not error.rows and batch.num_rows > 1:
-            half = batch.num_rows // 2
-            first = await apply_isolating(call, batch.slice(0, half), reject)
-            return first + await apply_isolating(call, batch.slice(half), reject)
-        guilty = error.rows or {0: error.message}
-        reject(select(batch, guilty, error.tag))
-        rest = without(batch, guilty)
-        return await apply_isolating(call, rest, reject) if rest.num_rows else []
+    while True:
+        try:
+            return [(batch, await call(batch))]
+        except DataError as error:
+            if not error.rows and batch.num_rows > 1:
+                half = batch.num_rows // 2
+                first = await apply_isolating(call, batch.slice(0, half), reject)
+                return first + await apply_isolating(call, batch.slice(half), reject)
+            guilty = error.rows or {0: error.message}
+            reject(select(batch, guilty, error.tag))
+        # A loop, not a recursion: a system may name its refused records one at a time.
+        batch = without(batch, guilty)
+        if not batch.num_rows:
+            return []
 
 
 async def write_isolating(

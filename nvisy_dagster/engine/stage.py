@@ -94,7 +94,9 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
             try:
                 await running.run()
             except BaseExceptionGroup as group:
-                raise first_node_error(group) from group
+                error = first_node_error(group)
+                # Its own cause; the group holds the error itself and would hide where it began.
+                raise error from error.__cause__
             return running.result()
         return StageResult(
             metrics=_restored(plan, stage, checkpoint),
@@ -292,7 +294,9 @@ class _RunningStage:
             ) from error
         except BaseExceptionGroup as group:
             error = first_node_error(group)
-            raise node_error(node.id, error) if isinstance(error, Exception) else error from group
+            if isinstance(error, NodeError) or not isinstance(error, Exception):
+                raise error from error.__cause__
+            raise node_error(node.id, error) from error
         except Exception as error:
             raise node_error(node.id, error) from error
 

@@ -1,5 +1,6 @@
 """A graph as a Dagster Component, for `defs.yaml`."""
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import dagster as dg
 from nvisy_dagster.compiler import compile_graph, connections_beside
 from nvisy_dagster.graph.connections import FILE_NAME, load_connections
 from nvisy_dagster.graph.load import build_graph
+from nvisy_dagster.sdk import ConfigError
 from nvisy_dagster.translator.definitions import (
     LoadedGraph,
     load_one,
@@ -52,10 +54,22 @@ class NvisyGraph(dg.Component, dg.Model, dg.Resolvable):
         Raises:
             GraphErrors: Everything that is wrong with the graph, or with its connections.
         """
-        # Every graph of the project decides which assets lead to a location that they share.
-        others = context.component_tree.get_all_components(NvisyGraph)
-        together = [one.runtime for one in others if one is not self]
-        return translate([self.runtime], [self.runtime, *together])
+        return translate([self.runtime], [self.runtime, *self._others(context)])
+
+    def _others(self, context: dg.ComponentLoadContext) -> list[Runtime]:
+        """The other graphs of the project, which may share a location with this one."""
+        try:
+            components = context.component_tree.get_all_components(NvisyGraph)
+        except ImportError:
+            # A component that is built alone, as tests do, stands in no project.
+            return []
+        others: list[Runtime] = []
+        for component in components:
+            if component is not self:
+                # What is wrong with another graph is told by its own component.
+                with suppress(ConfigError):
+                    others.append(component.runtime)
+        return others
 
     @cached_property
     def runtime(self) -> Runtime:

@@ -1,6 +1,7 @@
 """How a stage's failure reaches Dagster: named, with its remedy, and without a secret."""
 
 import traceback
+from typing import cast
 
 import dagster as dg
 
@@ -43,5 +44,17 @@ def _failure(
     return dg.Failure(redactor.scrub(text), metadata=metadata, allow_retries=allow_retries)
 
 
-def _trace(error: Exception) -> str:
-    return "".join(traceback.format_exception(error))
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(_origin(error), chain=False))
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The error in which it began, without the layers that the engine put around it."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+        if inner is None:
+            break
+        error = cast("BaseException", inner)
+    return error

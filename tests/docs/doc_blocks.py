@@ -1,10 +1,11 @@
 """The fenced blocks of a Markdown page, each with the comment before it that says how it is tested.
 
-    <!-- not run: WHY -->      the block is told, and skipped with this reason
-    <!-- file: NAME -->        written to NAME in the reader's folder
-    <!-- shows: PATH -->       stands word for word in this file of the repository
-    <!-- over: PATH -->        a part of a graph, merged into the graph in PATH, which must compile
-    <!-- connections -->       a connections.json
+<!-- not run: WHY -->      the block is told, and skipped with this reason
+<!-- file: NAME -->        written to NAME in the reader's folder
+<!-- shows: PATH -->       stands word for word in this file of the repository
+<!-- over: PATH -->        a part of a graph, merged into the graph in PATH, which must compile
+<!-- serves: URL -->      started, asked until it answers, and stopped
+<!-- connections -->       a connections.json
 """
 
 import re
@@ -43,7 +44,5 @@ def blocks_of(page: Path) -> list[Block]:
     for match in _FENCE.finditer(text):
         how, _, what = (match["said"] or "").partition(":")
         line = text.count("\n", 0, match.start("fence")) + 1
-        found.append(
-            Block(page, line, match["language"], match["text"], how.strip(), what.strip())
-        )
+        found.append(Block(page, line, match["language"], match["text"], how.strip(), what.strip()))
     return found

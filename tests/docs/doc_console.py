@@ -1,9 +1,15 @@
 """Running a console block as its reader would, and comparing what it prints."""
 
+import contextlib
 import os
 import re
+import shlex
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +79,51 @@ def run_console(text: str, folder: Path, place: str) -> Path:
     return Path(printed.strip())
 
 
+def serve_console(text: str, folder: Path, place: str) -> None:
+    """Start the server of a block on a free port, wait until it answers, and stop it."""
+    [command] = commands_of(text)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [*shlex.split(command.text), "--port", str(port)],
+        cwd=folder,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(f"http://127.0.0.1:{port}"):
+            assert server.poll() is None, f"{place}: ended with {server.returncode}"
+            assert time.monotonic() < deadline, f"{place}: does not answer"
+            time.sleep(0.2)
+    finally:
+        server.terminate()
+        try:
+            server.wait(40)
+        finally:
+            # Its children too, should it not have stopped them.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
 def _environment() -> dict[str, str]:
     tools = Path(sys.executable).parent
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NVISY_", "DAGSTER_"))}
     return inherited | {
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        # `make demo` finds everything installed.
-        "MAKEFLAGS": f"VENV={sys.prefix} --old-file={sys.prefix}/.installed-demo",
-        "PYTHONWARNINGS": "default",
         "COLUMNS": "100",
     }
 

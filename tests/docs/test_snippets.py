@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from doc_blocks import Block, blocks_of
-from doc_console import REPOSITORY, run_console
+from doc_console import REPOSITORY, run_console, serve_console
 
 from nvisy_dagster.compiler import compile_graph
 from nvisy_dagster.graph.connections import load_connections, parse_connections
@@ -35,6 +35,10 @@ def home(tmp_path):
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy2(REPOSITORY / name, checkout / name)
     shutil.copytree(REPOSITORY / ".ci", checkout / ".ci")
+    # The environment of these tests stands in for the one that `make` would install.
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (checkout / ".venv" / ".installed-demo").touch()
     return checkout.parent
 
 
@@ -70,6 +74,8 @@ def _execute(block: Block, folder: Path) -> Path:
     elif block.how == "file":
         (folder / block.what).parent.mkdir(parents=True, exist_ok=True)
         (folder / block.what).write_text(block.text, "utf-8")
+    elif block.how == "serves":
+        serve_console(block.text, folder, block.place)
     elif block.how:
         pytest.fail(f"{block.place}: unknown comment {block.how!r}")
     elif block.language == "console":

@@ -73,7 +73,7 @@ class Project:
                 {"from": "same", "to": "free"},
             ],
             "retry": {"max_retries": 1, "initial_delay_seconds": 0.01},
-            "checkpoint": {"interval_rows": 20},
+            "checkpoint": {"interval_rows": 100},
             **self.settings,
         }
 

@@ -8,24 +8,26 @@ import dagster as dg
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from toys import registry  # noqa: E402 - beside this file, also when Dagster loads it alone
+from toys import registry
 
-from nvisy_dagster.translator.definitions import build_definitions  # noqa: E402
+from nvisy_dagster.translator.definitions import build_definitions
 
 
 def bill_job(folder: str) -> dg.JobDefinition:
     """The job of the graph in a folder."""
     path = Path(folder)
-    definitions = build_definitions(
-        path / "bill.json", storage=path / "state", registry=registry()
-    )
+    definitions = build_definitions(path / "bill.json", storage=path / "state", registry=registry())
     return definitions.resolve_job_def("bill")
 
 
 def reconstructable_job(folder: Path) -> object:
     """The job, so that Dagster can build it again."""
     return dg.build_reconstructable_job(
-        "deployed", "bill_job", (str(folder),), {}, reconstructor_working_directory=str(Path(__file__).parent)
+        "deployed",
+        "bill_job",
+        (str(folder),),
+        {},
+        reconstructor_working_directory=str(Path(__file__).parent),
     )
 
 

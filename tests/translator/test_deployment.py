@@ -68,10 +68,12 @@ def test_an_asset_that_loads_a_nodes_records_is_told_how(project: Project):
     def report(pay) -> None: ...
 
     project.run()
-    merged = dg.Definitions.merge(project.definitions(), dg.Definitions(assets=[report]))
-    job = merged.resolve_implicit_job_def_def_for_assets([report.key])
+    alone = dg.define_asset_job("alone", selection=[report])
+    merged = dg.Definitions.merge(
+        project.definitions(), dg.Definitions(assets=[report], jobs=[alone])
+    )
 
-    result = job.execute_in_process(
+    result = merged.resolve_job_def("alone").execute_in_process(
         instance=project.instance, run_config=QUIET, raise_on_error=False
     )
 
@@ -221,3 +223,11 @@ def test_a_component_tells_its_graphs_mistakes(project: Project, components: Pat
         texts.append(str(error))
         error = error.__cause__ or error.__context__
     assert any('unknown action "payy" (did you mean "pay"?)' in text for text in texts)
+
+
+def test_a_component_may_be_built_alone(project: Project, components: Path):
+    alone = component.NvisyGraph(graph=project.graph, folder=str(project.folder))
+
+    definitions = dg.build_defs_for_component(alone)
+
+    assert definitions.resolve_job_def("bill").name == "bill"

@@ -19,7 +19,7 @@ def slowly(project: Project, pause_seconds: float = 0.03):
     """Counting takes its time, so that a crash finds the stage half way."""
     nodes = project.graph["nodes"]
     nodes[0]["params"]["pause_seconds"] = pause_seconds
-    project.settings = {"nodes": nodes}
+    project.settings = {"nodes": nodes, "checkpoint": {"interval_rows": 20}}
 
 
 def test_a_killed_run_is_reexecuted_from_its_checkpoint(project: Project):
@@ -52,7 +52,7 @@ def test_a_killed_run_is_reexecuted_from_its_checkpoint(project: Project):
 def test_a_terminated_run_closes_its_clients_and_is_not_started_again(project: Project):
     slowly(project, 0.2)
     process = project.launch()
-    wait_for(lambda: project.paid_for(), 40)
+    wait_for(project.paid_for, 40)
     run = project.latest_run()
     # What Dagster does when a person presses "Terminate".
     project.instance.report_run_canceling(run)
@@ -75,7 +75,7 @@ def test_a_terminated_run_closes_its_clients_and_is_not_started_again(project: P
 def test_a_stage_whose_process_dies_is_started_again(project: Project):
     slowly(project)
     count, _, _, _, free = project.settings["nodes"]
-    project.settings = {
+    project.settings |= {
         "nodes": [count, free],
         "edges": [{"from": "count", "to": "free"}],
         "execution": {"executor": "multiprocess"},

@@ -68,9 +68,7 @@ def test_a_failure_for_good_is_not_retried(project: Project):
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     told = failed.step_failure_data.user_failure_data
-    assert told.description == (
-        "node 'paid': the server refuses 'Bearer no key' (ask it nicely)"
-    )
+    assert told.description == ("node 'paid': the server refuses 'Bearer no key' (ask it nicely)")
     assert told.metadata["node"].value == "paid"
     assert told.metadata["remedy"].value == "ask it nicely"
     assert told.metadata["tag"].value == "config"

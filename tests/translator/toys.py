@@ -203,5 +203,7 @@ class ParityRouter(Router[RouteParams]):
 
 def registry() -> Registry:
     """The components of this module."""
-    actions = {name: EntryPoint(name, "toys", "nvisy.actions") for name in ("pay", "same", "branch")}
+    actions = {
+        name: EntryPoint(name, "toys", "nvisy.actions") for name in ("pay", "same", "branch")
+    }
     return Registry({"toy": EntryPoint("toy", "toys", "nvisy.connectors")}, actions)

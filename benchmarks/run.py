@@ -1,0 +1,273 @@
+"""All benchmarks, or some of them, against their yardsticks and targets.
+
+    python benchmarks/run.py [--quick] [--repeat N] [--wait SECONDS] [w1 w2 overhead startup memory]
+
+Exits with 1 when a target is missed.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import data
+import startup
+import w1
+import w2
+from measure import Measured, measure, wait_until_idle
+
+HERE = Path(__file__).parent
+OUT = data.WORK / "out"
+NVISY = [sys.executable, "-m", "nvisy_dagster.cli"]
+STUB = HERE.parent / "tests" / "servers" / "openai_stub.py"
+STUB_PORT = 8899
+MB = 1e6
+
+
+@dataclass
+class Report:
+    """The table, and the targets that were missed."""
+
+    options: argparse.Namespace
+    missed: list[str] = field(default_factory=list)
+
+    def rows(self, title: str, unit: str, count: int, contestants: dict[str, list[Measured]]) -> None:
+        """A line per contestant: its best run, and the median of all."""
+        print(f"\n{title} ({count:,} {unit})")
+        print(
+            f"  {'':26}{'best s':>9}{'median s':>10}{unit + '/s':>12}{'CPU s':>8}"
+            f"{'wall s':>8}{'peak MB':>9}  others' cores"
+        )
+        for name, runs in contestants.items():
+            best = min(runs, key=lambda run: run.seconds)
+            print(
+                f"  {name:26}{best.seconds:9.2f}{_median(runs):10.2f}{count / best.seconds:12,.0f}"
+                f"{_least_cpu(runs):8.2f}{min(run.wall_seconds for run in runs):8.2f}"
+                f"{_peak(runs) / MB:9.0f}  {best.others:.1f}"
+            )
+
+    def target(self, what: str, value: float, limit: float, *, least: bool = False) -> None:
+        """Compare a figure with its target."""
+        met = value >= limit if least else value <= limit
+        word = "at least" if least else "at most"
+        print(f"  {'ok    ' if met else 'MISSED'} {what}: {value:.3g} ({word} {limit:g})")
+        if not met:
+            self.missed.append(what)
+
+
+def _median(runs: Sequence[Measured]) -> float:
+    return sorted(run.seconds for run in runs)[len(runs) // 2]
+
+
+def _least_cpu(runs: Sequence[Measured]) -> float:
+    return min(run.cpu_seconds for run in runs)
+
+
+def _peak(runs: Sequence[Measured]) -> int:
+    return max(run.peak_bytes for run in runs)
+
+
+def _ratio(yardstick: list[Measured], ours: list[Measured]) -> float:
+    """Best against best: what others on the machine take away is never in a best run's favour."""
+    return min(run.seconds for run in yardstick) / min(run.seconds for run in ours)
+
+
+def alternate(
+    report: Report, contestants: dict[str, Callable[[], Measured]]
+) -> dict[str, list[Measured]]:
+    """Run the contestants in turn, so that a busy spell of the machine hits all of them."""
+    runs: dict[str, list[Measured]] = {name: [] for name in contestants}
+    for _ in range(report.options.repeat):
+        for name, run in contestants.items():
+            wait_until_idle(report.options.wait)
+            runs[name].append(run())
+    return runs
+
+
+def script(name: str, *arguments: object) -> Measured:
+    """Run one of the scripts beside this one."""
+    return measure([sys.executable, str(HERE / name), *map(str, arguments)])
+
+
+def nvisy_run(graph: Path) -> Measured:
+    """Run a graph as a user does, from nothing; its seconds are those of the whole process."""
+    with tempfile.TemporaryDirectory(dir=data.WORK) as state:
+        environment = {"DAGSTER_HOME": f"{state}/dagster", "NVISY_STORAGE": f"{state}/nvisy"}
+        found = measure([*NVISY, "run", str(graph), "--json"], environment=environment, prefix="")
+    found.result["seconds"] = found.wall_seconds
+    return found
+
+
+def run_w1(report: Report) -> None:
+    rows = 200_000 if report.options.quick else 1_000_000
+    data.w1(rows)
+    yardstick, ours, dagster = OUT / "w1_duckdb", OUT / "w1", OUT / "w1_dagster"
+    runs = alternate(
+        report,
+        {
+            "DuckDB, one query": partial(script, "w1_duckdb.py", rows, yardstick),
+            "engine": partial(script, "w1.py", rows, ours),
+            "nvisy run, whole process": lambda: nvisy_run(w1.prepare(rows, dagster)),
+        },
+    )
+    if not w1.contents(yardstick) == w1.contents(ours) == w1.contents(dagster):
+        raise RuntimeError("the contestants of W1 wrote different rows")
+    report.rows("W1: JSONL -> filter -> map -> Parquet", "rows", rows, runs)
+    report.target(
+        "W1, rows/s of the engine to DuckDB's",
+        _ratio(runs["DuckDB, one query"], runs["engine"]),
+        0.4,
+        least=True,
+    )
+    report.target("W1, peak MB of the engine", _peak(runs["engine"]) / MB, 600)
+
+
+def run_w2(report: Report) -> None:
+    documents = 8_000 if report.options.quick else 20_000
+    data.w2(documents)
+    with stub() as url:
+        runs = alternate(
+            report,
+            {
+                "asyncio by hand, discard": partial(script, "w2_asyncio.py", documents, url),
+                "engine, discard": partial(script, "w2.py", documents, url, "discard", "auto"),
+                "engine, streamed, discard": partial(
+                    script, "w2.py", documents, url, "discard", "streamed"
+                ),
+                "engine, Qdrant folder": partial(
+                    script, "w2.py", documents, url, "qdrant", "auto"
+                ),
+                "nvisy run, Qdrant, whole": lambda: nvisy_run(
+                    w2.prepare(documents, url, "qdrant", "auto")
+                ),
+            },
+        )
+    counts = {run.result["chunks"] for all_of in runs.values() for run in all_of if "chunks" in run.result}
+    if len(counts) != 1:
+        raise RuntimeError(f"the contestants of W2 made different numbers of chunks: {counts}")
+    report.rows("W2: documents -> chunks -> embeddings", "chunks", counts.pop(), runs)
+    qdrant = runs["engine, Qdrant folder"]
+    print(f"  (the embedding stage alone; with the sink: {min(r.result['all_seconds'] for r in qdrant):.1f} s)")
+    for name in ("engine, discard", "engine, Qdrant folder"):
+        ratio = _ratio(runs["asyncio by hand, discard"], runs[name])
+        report.target(f"W2, embedding stage of {name}, to asyncio's", ratio, 0.6, least=True)
+
+
+def run_overhead(report: Report) -> None:
+    batches = 2_000 if report.options.quick else 10_000
+    actions = {"called on the loop": "pass", "called in a thread": "pass_in_thread"}
+    runs = alternate(
+        report,
+        {
+            name: partial(script, "overhead.py", batches, action)
+            for name, action in actions.items()
+        },
+    )
+    report.rows("Overhead: source -> action -> sink, doing nothing", "batches", batches, runs)
+    for name, measured in runs.items():
+        best = min(run.result["milliseconds_per_hop"] for run in measured)
+        report.target(f"overhead, ms per batch and hop, action {name}", best, 1)
+
+
+def run_startup(report: Report) -> None:
+    with tempfile.TemporaryDirectory(dir=data.WORK) as folder:
+        graphs = [startup.prepare(Path(folder) / str(n)) for n in range(report.options.repeat)]
+        turns = iter(graphs)
+        numbers = iter(range(report.options.repeat))
+        runs = alternate(
+            report,
+            {
+                "nvisy run": lambda: nvisy_run(next(turns)),
+                "the parts, in one process": lambda: script(
+                    "startup.py", Path(folder) / f"parts{next(numbers)}"
+                ),
+            },
+        )
+    report.rows("Start-up: `nvisy run`, three nodes", "records", startup.RECORDS, runs)
+    parts = min(runs["the parts, in one process"], key=lambda run: run.seconds).result["parts"]
+    for name, seconds in parts.items():
+        print(f"    {name:34}{seconds:6.2f} s")
+    best = min(run.seconds for run in runs["nvisy run"])
+    report.target("start-up, seconds of `nvisy run`", best, 6)
+
+
+def run_memory(report: Report) -> None:
+    scale = 10 if report.options.quick else 1
+    rows, documents = 200_000 // scale, 2_000 // scale
+    with stub() as url:
+        for name, small, large in (
+            (
+                "W1",
+                partial(script, "w1.py", rows, OUT / "w1"),
+                partial(script, "w1.py", 10 * rows, OUT / "w1"),
+            ),
+            (
+                "W2",
+                partial(script, "w2.py", documents, url, "discard", "auto"),
+                partial(script, "w2.py", 10 * documents, url, "discard", "auto"),
+            ),
+        ):
+            runs = alternate(report, {"1x": small, "10x": large})
+            one, ten = (_peak(runs[size]) for size in ("1x", "10x"))
+            print(f"\nMemory, {name}: {one / MB:.0f} MB with 1x, {ten / MB:.0f} MB with 10x")
+            report.target(f"memory, {name}, growth from 1x to 10x", ten / one - 1, 0.15)
+
+
+@contextmanager
+def stub() -> Iterator[str]:
+    """The embedding server of the tests, as a program; yields its URL."""
+    process = subprocess.Popen([sys.executable, str(STUB), str(STUB_PORT)])
+    try:
+        time.sleep(2)
+        yield f"http://127.0.0.1:{STUB_PORT}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+BENCHMARKS = {
+    "w1": run_w1,
+    "w2": run_w2,
+    "overhead": run_overhead,
+    "startup": run_startup,
+    "memory": run_memory,
+}
+PACKAGES = ("pyarrow", "duckdb", "dagster", "aiohttp", "qdrant-edge-py")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="small data: seconds, not minutes")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each contestant")
+    parser.add_argument(
+        "--wait", type=float, default=0, help="seconds to wait for an idle machine before each run"
+    )
+    report = Report(parser.parse_args())
+    unknown = set(report.options.names) - BENCHMARKS.keys()
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"Python {platform.python_version()}, {versions}")
+    for name in report.options.names or BENCHMARKS:
+        BENCHMARKS[name](report)
+        sys.stdout.flush()
+    shutil.rmtree(data.WORK / "state", ignore_errors=True)
+    if report.missed:
+        print(f"\n{len(report.missed)} missed: {'; '.join(report.missed)}")
+    return 1 if report.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
