@@ -54,7 +54,7 @@ soak: $(VENV)/.installed-dev ## the long storms and soaks
 	$(BIN)/pytest -m soak --timeout 0 $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev ## the benchmarks
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/run.py
 
 check: lint docs-check test ## what continuous integration runs
 

@@ -85,6 +85,7 @@ class StageClock:
         self.embedded = 0.0
 
     def observe(self, metrics: Sequence[NodeMetrics]) -> None:
+        """What the engine calls."""
         if any(node.node == "embed" for node in metrics):
             self.embedded = time.perf_counter()
 
@@ -96,9 +97,7 @@ def run(plan: Plan, path: Path) -> dict[str, Any]:
     state = data.WORK / "state" / "w2"
     shutil.rmtree(state, ignore_errors=True)
     started = time.perf_counter()
-    result = anyio.run(
-        lambda: run_plan(plan, opened.by_name, storage=state, observe=clock.observe)
-    )
+    result = anyio.run(lambda: run_plan(plan, opened.by_name, storage=state, observe=clock.observe))
     ended = time.perf_counter()
     return {
         "seconds": clock.embedded - started,

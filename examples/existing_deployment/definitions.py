@@ -27,13 +27,11 @@ def tickets() -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"dagster/row_count": len(rows)})
 
 
-own = dg.Definitions(assets=[tickets])
-
 # A connection of the deployment: Dagster's pages show where it leads, never a secret.
 vectors = NvisyConnection(type="qdrant", fields={"path": str(HERE / ".nvisy" / "vectors")})
 
-nvisy = build_definitions(
-    HERE / "graphs", connections={"vectors": vectors}, storage=HERE / ".nvisy"
+# Dagster wants one `Definitions` in a module: what is merged gets no name of its own.
+defs = dg.Definitions.merge(
+    dg.Definitions(assets=[tickets]),
+    build_definitions(HERE / "graphs", connections={"vectors": vectors}, storage=HERE / ".nvisy"),
 )
-
-defs = dg.Definitions.merge(own, nvisy)

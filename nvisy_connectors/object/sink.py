@@ -3,7 +3,7 @@
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from nvisy_connectors.object.formats.writers import WRITERS, PartWriter
 from nvisy_connectors.object.params import WriteParams
 from nvisy_connectors.object.parts import PartName, parse_part, run_token
 from nvisy_connectors.object.pipeline import together
-from nvisy_dagster.sdk import Capabilities, ConfigError, EdgeType, Progress, Sink
+from nvisy_dagster.sdk import Capabilities, ConfigError, EdgeType, NvisyError, Progress, Sink
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES, payload
 from nvisy_dagster.sdk.identity import format_uuid
 
@@ -43,7 +43,7 @@ class ObjectSink(Sink[P]):
 
     capabilities = Capabilities(write_mode="epoch")
 
-    folder: Folder
+    objects: Folder
     _run = ""
 
     @abstractmethod
@@ -77,8 +77,8 @@ class ObjectSink(Sink[P]):
 
     async def open(self) -> None:
         """Ask for the first page of the listing, so that what is refused is told at once."""
-        self.folder = await self.make_folder()
-        self.stack.callback(self.folder.close)
+        self.objects = await self.make_folder()
+        self.stack.callback(self.objects.close)
         self._turn = anyio.Lock()
         self._open_part: _Part | None = None
         self._closed: list[_Part] = []
@@ -86,7 +86,8 @@ class ObjectSink(Sink[P]):
         self._number = 0
         self._spool: Path | None = None
         self._tried: set[str] = set()
-        async with aclosing(self.folder.listing()) as pages:
+        self._broken: NvisyError | None = None
+        async with aclosing(self.objects.listing()) as pages:
             await anext(pages, None)
         self.stack.push_async_callback(self._discard)
 
@@ -95,19 +96,19 @@ class ObjectSink(Sink[P]):
         self._run = run_token(progress.id)
         with anyio.CancelScope(shield=True):  # what is made must be known, to be removed
             token = run_token(f"{self._run}.{self.node_id}")
-            self._spool = await self.folder.make_spool(token)
+            self._spool = await self.objects.make_spool(token)
         await self._delete(lambda part: part.run == self._run and part.epoch > progress.epoch)
 
     async def write(self, batch: pa.RecordBatch) -> None:
         """Add rows to the open part; nobody sees them before `commit`."""
         if batch.num_rows:
             async with self._turn:
-                await to_thread.run_sync(self._write, batch)
+                await self._spool_work(lambda: self._write(batch))
 
     async def commit(self, epoch: int) -> None:
         """Publish the parts of this epoch."""
         async with self._turn:
-            await to_thread.run_sync(self._close_part)
+            await self._spool_work(self._close_part)
             if not self._closed:
                 return
             extension = WRITERS[self.params.format].extension
@@ -117,7 +118,7 @@ class ObjectSink(Sink[P]):
                     self._publish(part, PartName(self._run, epoch, number, extension, part.record))
                     for number, part in numbered[start : start + UPLOADS]
                 )
-            await self.folder.flush()
+            await self.objects.flush()
             self._closed.clear()
             self._tried.clear()
 
@@ -126,29 +127,42 @@ class ObjectSink(Sink[P]):
         if self.params.mode == "replace":
             await self._delete(lambda part: part.run != self._run)
 
+    async def _spool_work(self, work: Callable[[], None]) -> None:
+        """Work on the open part.
+
+        A file that failed half way stays so: to write the same rows again would double some.
+        """
+        if self._broken is not None:
+            raise self._broken
+        try:
+            await to_thread.run_sync(work)
+        except OSError as error:
+            self._broken = disk_error(error, self.location() or "")
+            raise self._broken from error
+
     async def _publish(self, part: _Part, name: PartName) -> None:
         key = str(name)
         # `start` has deleted what an earlier attempt left, so only a rival can hold this name.
-        if key not in self._tried and await self.folder.head(key) is not None:
+        if key not in self._tried and await self.objects.head(key) is not None:
             raise ConfigError(
-                f"{self.folder.uri(key)} exists: another sink of this run writes to the same place",
+                f"{self.objects.uri(key)} exists: another sink of this run writes to the same place",
                 remedy="give each sink a folder or prefix of its own",
                 tag="conflict",
             )
         self._tried.add(key)
-        await self.folder.publish(part.file, key)
+        await self.objects.publish(part.file, key)
 
     async def _delete(self, chosen: Callable[[PartName], bool]) -> None:
         keys: list[str] = []
-        async with aclosing(self.folder.listing()) as pages:
+        async with aclosing(self.objects.listing()) as pages:
             async for page in pages:
                 for info in page:
                     part = parse_part(info.key)
                     if part is not None and chosen(part):
                         keys.append(info.key)
         if keys:
-            await self.folder.delete(keys)
-            await self.folder.flush()
+            await self.objects.delete(keys)
+            await self.objects.flush()
 
     def _write(self, batch: pa.RecordBatch) -> None:
         if self._schema is None:
@@ -156,18 +170,15 @@ class ObjectSink(Sink[P]):
             self.check(EdgeType("row", batch.schema))
             self._schema = batch.schema
         rows = batch if self.params.envelope or self.params.format == "text" else payload(batch)
-        try:
-            if WRITERS[self.params.format].one_record:
-                for place, record in enumerate(batch.column("_id").to_pylist()):
-                    self._part(rows.schema, format_uuid(record)).writer.write(rows.slice(place, 1))
-                    self._close_part()
-                return
-            part = self._part(rows.schema, None)
-            part.writer.write(rows)
-            if part.writer.size() >= self.params.part_bytes:
+        if WRITERS[self.params.format].one_record:
+            for place, record in enumerate(batch.column("_id").to_pylist()):
+                self._part(rows.schema, format_uuid(record)).writer.write(rows.slice(place, 1))
                 self._close_part()
-        except OSError as error:
-            raise disk_error(error, self.location() or "") from error
+            return
+        part = self._part(rows.schema, None)
+        part.writer.write(rows)
+        if part.writer.size() >= self.params.part_bytes:
+            self._close_part()
 
     def _part(self, schema: pa.Schema, record: str | None) -> _Part:
         if self._open_part is None:
@@ -186,7 +197,8 @@ class ObjectSink(Sink[P]):
     async def _discard(self) -> None:
         def remove() -> None:
             if self._open_part is not None:
-                self._open_part.writer.close()
+                with suppress(OSError):  # a full disk; nobody wants this part
+                    self._open_part.writer.close()
             if self._spool is not None:
                 shutil.rmtree(self._spool, ignore_errors=True)
 

@@ -24,7 +24,7 @@ class ObjectSource(Source[P, ObjectCursor]):
     A connector says in `make_folder` where the objects are.
     """
 
-    folder: Folder
+    objects: Folder
 
     @abstractmethod
     async def make_folder(self) -> Folder:
@@ -36,9 +36,9 @@ class ObjectSource(Source[P, ObjectCursor]):
 
     async def open(self) -> None:
         """Ask for the first page of the listing, so that what is refused is told at once."""
-        self.folder = await self.make_folder()
-        self.stack.callback(self.folder.close)
-        async with aclosing(self.folder.listing()) as pages:
+        self.objects = await self.make_folder()
+        self.stack.callback(self.objects.close)
+        async with aclosing(self.objects.listing()) as pages:
             await anext(pages, None)
 
     def output(self) -> EdgeType:
@@ -55,7 +55,7 @@ class ObjectSource(Source[P, ObjectCursor]):
             ConfigError: The object in which the cursor stands is not what it was.
         """
         begun = None if cursor is None or cursor.offset is None else await self._resumed(cursor)
-        reader = READERS[self.params.format](self.params, self.folder)
+        reader = READERS[self.params.format](self.params, self.objects)
         objects = self._objects(cursor, begun)
         async with aclosing(reader.read(objects, cursor)) as batches:
             async for batch in batches:
@@ -67,18 +67,18 @@ class ObjectSource(Source[P, ObjectCursor]):
         if begun is not None:
             yield begun
         pattern = compile_glob(self.params.glob) if self.params.glob else None
-        async with aclosing(self.folder.listing(cursor.key if cursor else None)) as pages:
+        async with aclosing(self.objects.listing(cursor.key if cursor else None)) as pages:
             async for page in pages:
                 for info in page:
                     if pattern is None or pattern.fullmatch(info.key):
                         yield info
 
     async def _resumed(self, cursor: ObjectCursor) -> ObjectInfo:
-        info = await self.folder.head(cursor.key)
+        info = await self.objects.head(cursor.key)
         if info is None or info.version != cursor.version:
             what = "is gone" if info is None else "changed"
             raise ConfigError(
-                f"{self.folder.uri(cursor.key)} {what} after a part of it was read, "
+                f"{self.objects.uri(cursor.key)} {what} after a part of it was read, "
                 "so the read cannot go on where it stopped",
                 remedy="run the graph again from the beginning",
                 tag="changed",

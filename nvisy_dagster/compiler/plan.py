@@ -49,8 +49,8 @@ class Output:
 
     @property
     def name(self) -> str:
-        """`node` or `node.route`; unique in a plan."""
-        return self.node if self.route is None else f"{self.node}.{self.route}"
+        """`node` or `node@route`; unique in a plan, since no id has an `@`."""
+        return self.node if self.route is None else f"{self.node}@{self.route}"
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,11 @@ class Caller:
         self._metrics.counts.calls += 1
         started = time.perf_counter()
         try:
-            with anyio.fail_after(self._timeout):
+            with anyio.move_on_after(self._timeout):
                 return await function(argument)
-        except TimeoutError as error:
-            raise TransientError(
-                f"a call took longer than {self._timeout} s", tag="timeout"
-            ) from error
         finally:
             self._metrics.counts.busy_seconds += time.perf_counter() - started
+        raise TransientError(f"a call took longer than {self._timeout} s", tag="timeout")
 
 
 class _Slot:

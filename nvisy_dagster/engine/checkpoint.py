@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from nvisy_dagster.engine.failpoint import failpoint
+from nvisy_dagster.engine.failure import BEGIN_ANEW
 from nvisy_dagster.engine.storage import read_model, write_json
 
 
@@ -64,8 +65,7 @@ class CheckpointStore:
         Raises:
             StorageError: It is damaged, or another version wrote it.
         """
-        remedy = "begin the run anew: `nvisy run --fresh`, or run tag nvisy/fresh = true"
-        return read_model(self._path, Checkpoint, remedy) or Checkpoint()
+        return read_model(self._path, Checkpoint, BEGIN_ANEW) or Checkpoint()
 
     def discard(self) -> None:
         """Remove the checkpoint, if there is one."""

@@ -29,25 +29,22 @@ class Epochs:
     Args:
         store: Where the checkpoint is kept.
         start: The checkpoint to go on from.
-        interval: How often a barrier is cut.
+        interval: How often a barrier is cut; `None` for never, so that the stage is one epoch.
         sources: Ids of what the stage reads.
         committers: Names of what commits.
-        may_cut: Whether there may be barriers at all; without them the stage is one epoch.
     """
 
     def __init__(
         self,
         store: CheckpointStore,
         start: Checkpoint,
-        interval: Interval,
+        interval: Interval | None,
         *,
         sources: Iterable[str],
         committers: Iterable[str],
-        may_cut: bool = True,
     ) -> None:
         self._store = store
         self._interval = interval
-        self._may_cut = may_cut
         self.start = start
         self.written = start
         self._requested = start.epoch
@@ -66,19 +63,19 @@ class Epochs:
 
     async def tick(self) -> None:
         """Ask for an epoch every interval, for ever."""
-        while True:
+        while self._interval is not None:
             await anyio.sleep(self._interval.interval_seconds)
             self._request()
 
     def _request(self) -> None:
-        if self._may_cut and self._requested == self.written.epoch:
+        if self._requested == self.written.epoch:
             self._requested += 1
             self._rows_since = 0
 
     def read_rows(self, rows: int) -> None:
         """A source has read this many records."""
         self._rows_since += rows
-        limit = self._interval.interval_rows
+        limit = self._interval.interval_rows if self._interval else None
         if limit is not None and self._rows_since >= limit:
             self._request()
 

@@ -2,6 +2,9 @@
 
 from nvisy_dagster.sdk import NvisyError, TransientError
 
+BEGIN_ANEW = "begin the run anew: `nvisy run --fresh`, or the run tag nvisy/fresh = true"
+"""The remedy when what an earlier attempt left cannot be used."""
+
 
 class NodeError(NvisyError):
     """A node of a running stage failed.

@@ -1,17 +1,23 @@
 """Materialized outputs: Arrow IPC parts on disk, one per epoch, and their manifest."""
 
 import os
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pyarrow as pa
 from anyio import to_thread
 from pydantic import BaseModel, ConfigDict
 
 from nvisy_dagster.engine.checkpoint import Part
 from nvisy_dagster.engine.failpoint import failpoint
-from nvisy_dagster.engine.storage import sync_folder
+from nvisy_dagster.engine.failure import BEGIN_ANEW, StorageError
+from nvisy_dagster.engine.storage import sync_folder, told
+
+_PART = re.compile(r"(\d{10,})\.arrow")
 
 
 class Manifest(BaseModel):
@@ -24,6 +30,8 @@ class Manifest(BaseModel):
     output: str
     folder: str
     parts: list[Part]
+    generation: str = ""
+    """That of the checkpoint which lists the parts."""
 
     @property
     def rows(self) -> int:
@@ -35,7 +43,7 @@ class PartWriter:
     """Writes one materialized output, a part per epoch.
 
     A part is written under a temporary name and renamed when its epoch commits; parts of epochs
-    after the checkpoint are removed when the stage starts again.
+    after the checkpoint are removed when the stage starts again. Calls may overlap.
     """
 
     def __init__(self, folder: Path, after_epoch: int) -> None:
@@ -44,68 +52,111 @@ class PartWriter:
         self._stream: Any = None
         self._rows = 0
         self._bytes = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in folder.iterdir():
-            if file.suffix == ".tmp" or int(file.stem) > after_epoch:
-                file.unlink()
+        self._turn = anyio.Lock()
+        with told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in folder.iterdir():
+                found = _PART.fullmatch(file.name)
+                if file.suffix == ".tmp" or (found and int(found[1]) > after_epoch):
+                    file.unlink()
 
     async def write(self, batch: pa.RecordBatch) -> None:
-        """Append a batch to the open part."""
-        await to_thread.run_sync(self._write, batch)
+        """Append a batch to the open part.
+
+        Raises:
+            StorageError: The disk is full or refuses.
+        """
+        async with self._turn:
+            await to_thread.run_sync(self._write, batch)
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        if self._writer is None:
-            self._stream = pa.OSFile(str(self._folder / "part.tmp"), "wb")
-            self._writer = pa.ipc.new_file(self._stream, batch.schema)
-        self._writer.write_batch(batch)
+        with told(self._folder):
+            if self._writer is None:
+                self._stream = pa.OSFile(str(self._folder / "part.tmp"), "wb")
+                self._writer = pa.ipc.new_file(self._stream, batch.schema)
+            self._writer.write_batch(batch)
         self._rows += batch.num_rows
         self._bytes += batch.nbytes
 
     async def commit(self, epoch: int) -> Part | None:
-        """Make the epoch's part durable; `None` when the epoch had no records."""
-        return await to_thread.run_sync(self._commit, epoch)
+        """Make the epoch's part durable; `None` when the epoch had no records.
+
+        Raises:
+            StorageError: The disk is full or refuses.
+        """
+        async with self._turn:
+            return await to_thread.run_sync(self._commit, epoch)
 
     def _commit(self, epoch: int) -> Part | None:
         if self._writer is None:
             return None
         failpoint("part.before_close")
-        self._close()
         temporary = self._folder / "part.tmp"
         final = self._folder / f"{epoch:010d}.arrow"
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(final)
-        sync_folder(self._folder)
+        with told(self._folder):
+            self._close()
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(final)
+            sync_folder(self._folder)
         failpoint("part.after_rename")
         part = Part(file=final.name, epoch=epoch, rows=self._rows, bytes=self._bytes)
         self._rows = self._bytes = 0
         return part
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
-            self._writer = self._stream = None
+        writer, stream, self._writer, self._stream = self._writer, self._stream, None, None
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            if stream is not None:
+                stream.close()
 
     async def aclose(self) -> None:
         """Close the open part without publishing it."""
-        await to_thread.run_sync(self._close)
+        # Its footer may not fit on a full disk; what is not committed is not wanted anyway.
+        with suppress(OSError):
+            await to_thread.run_sync(self._close)
 
 
-async def read_parts(
-    manifest: Manifest, start: int
-) -> AsyncGenerator[tuple[pa.RecordBatch, int | None], None]:
-    """Batches from part `start` on, each with the number of parts read once the part is whole.
+async def read_epochs(
+    manifests: Sequence[Manifest], after_epoch: int
+) -> AsyncGenerator[tuple[str, pa.RecordBatch, int | None], None]:
+    """The batches that one stage made after an epoch, each with the name of its output.
 
-    Only between parts may a barrier be cut, so that all records made of one source record stay in
-    one epoch.
+    All outputs are read together, epoch by epoch; the last batch of an epoch comes with its number.
+    Only there may a barrier be cut: a source record may have left records in several outputs, and
+    they stay in one epoch.
+
+    Raises:
+        StorageError: A part is gone or damaged.
     """
-    for index in range(start, len(manifest.parts)):
-        path = Path(manifest.folder) / manifest.parts[index].file
+    parts = [
+        (part.epoch, place, part)
+        for place, manifest in enumerate(manifests)
+        for part in manifest.parts
+        if part.epoch > after_epoch
+    ]
+    parts.sort(key=lambda found: found[:2])
+    for number, (epoch, place, part) in enumerate(parts):
+        last = number + 1 == len(parts) or parts[number + 1][0] > epoch
+        manifest = manifests[place]
+        async with aclosing(_read(Path(manifest.folder) / part.file)) as batches:
+            async for batch, is_last in batches:
+                yield manifest.output, batch, epoch if last and is_last else None
+
+
+async def _read(path: Path) -> AsyncGenerator[tuple[pa.RecordBatch, bool], None]:
+    try:
         # Read, not mapped: mapped pages would count as memory and grow with the data.
         with pa.OSFile(str(path), "rb") as file:
             reader = await to_thread.run_sync(pa.ipc.open_file, file)
             last = reader.num_record_batches - 1
             for number in range(last + 1):
-                batch = await to_thread.run_sync(reader.get_batch, number)
-                yield batch, index + 1 if number == last else None
+                yield await to_thread.run_sync(reader.get_batch, number), number == last
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StorageError(
+            f"{path}, records that an earlier stage made, is gone or damaged: {error}",
+            remedy=BEGIN_ANEW,
+        ) from error

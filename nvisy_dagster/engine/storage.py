@@ -95,7 +95,7 @@ def sync_folder(folder: Path) -> None:
 
 def safe_name(name: str) -> str:
     """A file name for an id: readable, and never a path."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "_"
+    return re.sub(r"[^A-Za-z0-9_.@-]", "_", name).lstrip(".") or "_"
 
 
 def remove_folder(folder: Path) -> None:

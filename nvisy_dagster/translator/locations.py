@@ -19,8 +19,10 @@ from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.graph.redaction import MASK
 from nvisy_dagster.graph.secret_references import is_secret, url_passwords
 from nvisy_dagster.sdk import Connection, Sink, Source
+from nvisy_dagster.translator.names import dagster_name
 
 LOCATION_GROUP = "locations"
+"""Of locations that are no URIs; the others are grouped by their scheme."""
 LONGEST_KIND = 60
 
 
@@ -156,7 +158,7 @@ class LocationAssets:
             deps=list(self._writers[key]),
             description=f"Data at `{uri}`, outside of Dagster.",
             metadata={"uri": uri},
-            group_name=LOCATION_GROUP,
+            group_name=dagster_name(scheme) if scheme != uri else LOCATION_GROUP,
             kinds={kind_name(scheme)} if scheme != uri else None,
         )
 

@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from nvisy_dagster.graph.redaction import Redactor
+from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
 from nvisy_dagster.sdk.identity import format_uuid
 
 PREVIEW_VARIABLE = "NVISY_PREVIEW"
@@ -23,7 +24,8 @@ def previews_wanted() -> bool:
 
 
 def preview_table(batch: pa.RecordBatch, redactor: Redactor) -> dg.TableMetadataValue:
-    """The records of a small batch, a row each."""
+    """The records of a small batch, a row each; the payload before the envelope."""
+    batch = batch.select(sorted(batch.schema.names, key=ENVELOPE_NAMES.__contains__))
     names = batch.schema.names
     columns = [[redactor.scrub(_cell(value)) for value in column] for column in batch.columns]
     records = [

@@ -128,11 +128,11 @@ async def test_a_commit_that_failed_can_be_repeated(tmp_path, monkeypatch):
         await writer.start(Progress("run", 0))
         for start in range(0, 30, 10):
             await writer.write(rows(10, start=start))
-        flush = writer.folder.flush
-        monkeypatch.setattr(writer.folder, "flush", lambda: 1 / 0)
+        flush = writer.objects.flush
+        monkeypatch.setattr(writer.objects, "flush", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await writer.commit(1)
-        monkeypatch.setattr(writer.folder, "flush", flush)
+        monkeypatch.setattr(writer.objects, "flush", flush)
         await writer.commit(1)
         await writer.finish()
     lines = [line for file in tmp_path.iterdir() for line in file.read_bytes().splitlines()]

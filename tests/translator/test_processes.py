@@ -23,12 +23,13 @@ def slowly(project: Project, pause_seconds: float = 0.03):
 
 
 def test_a_killed_run_is_reexecuted_from_its_checkpoint(project: Project):
+    project.rows = 300
     slowly(project)
     process = project.launch(NVISY_FAILPOINT="checkpoint.after_write:3")
     process.communicate(timeout=40)
     assert process.returncode == -signal.SIGKILL
     paid = len(project.paid_for())
-    assert 60 <= paid < 100
+    assert 60 <= paid < 300
     run = project.latest_run()
     assert run.status is dg.DagsterRunStatus.STARTED
     # What run monitoring does once it finds the process gone.
@@ -42,11 +43,11 @@ def test_a_killed_run_is_reexecuted_from_its_checkpoint(project: Project):
     )
 
     assert again.success
-    assert project.written("paid") == list(range(100))
-    assert project.written("free") == list(range(100))
-    assert sorted(set(project.paid_for())) == list(range(100))
-    # Three epochs of 20 were durable; only what came after them is paid again.
-    assert len(project.paid_for()) == 100 - 60 + paid
+    assert project.written("paid") == list(range(300))
+    assert project.written("free") == list(range(300))
+    assert sorted(set(project.paid_for())) == list(range(300))
+    # Three epochs of 20 were durable: only what came after them may be paid again.
+    assert len(project.paid_for()) <= 300 - 60 + paid
 
 
 def test_a_terminated_run_closes_its_clients_and_is_not_started_again(project: Project):
