@@ -9,6 +9,7 @@ import argparse
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,6 @@ HERE = Path(__file__).parent
 OUT = data.WORK / "out"
 NVISY = str(Path(sys.executable).with_name("nvisy"))
 STUB = HERE.parent / "tests" / "servers" / "openai_stub.py"
-STUB_PORT = 8899
 MB = 1e6
 
 
@@ -92,7 +92,9 @@ def alternate(
     for _ in range(report.options.repeat):
         for name, run in contestants.items():
             wait_until_idle(report.options.wait)
-            runs[name].append(run())
+            runs[name].append(found := run())
+            progress = f"{name}: {found.seconds:.2f} s, {found.cpu_seconds:.2f} CPU s"
+            print(f"{progress}, others {found.others:.1f} cores", file=sys.stderr)
     return runs
 
 
@@ -225,13 +227,26 @@ def run_memory(report: Report) -> None:
 @contextmanager
 def stub() -> Generator[str]:
     """The embedding server of the tests, as a program; yields its URL."""
-    process = subprocess.Popen([sys.executable, str(STUB), str(STUB_PORT)])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(STUB), str(port)])
     try:
-        time.sleep(2)
-        yield f"http://127.0.0.1:{STUB_PORT}/v1"
+        _wait_until_listening(port)
+        yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
         process.wait()
+
+
+def _wait_until_listening(port: int) -> None:
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the embedding server did not start")
 
 
 BENCHMARKS = {

@@ -1,7 +1,5 @@
 """Files of a local or mounted disk."""
 
-from pathlib import Path
-
 from anyio import to_thread
 from pydantic import Field
 

@@ -145,7 +145,7 @@ class ObjectSink(Sink[P]):
         # `start` has deleted what an earlier attempt left, so only a rival can hold this name.
         if key not in self._tried and await self.objects.head(key) is not None:
             raise ConfigError(
-                f"{self.objects.uri(key)} exists: another sink of this run writes to the same place",
+                f"{self.objects.uri(key)} exists: another sink of this run writes there too",
                 remedy="give each sink a folder or prefix of its own",
                 tag="conflict",
             )

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import BEGIN_ANEW
-from nvisy_dagster.engine.storage import read_model, write_json
+from nvisy_dagster.engine.storage import read_model, sync_folder, told, write_json
 
 
 class SourcePosition(BaseModel):
@@ -68,8 +68,11 @@ class CheckpointStore:
         return read_model(self._path, Checkpoint, BEGIN_ANEW) or Checkpoint()
 
     def discard(self) -> None:
-        """Remove the checkpoint, if there is one."""
-        self._path.unlink(missing_ok=True)
+        """Remove the checkpoint, if there is one, for good."""
+        if self._path.exists():
+            with told(self._path):
+                self._path.unlink()
+                sync_folder(self._path.parent)
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint; it is durable on return."""

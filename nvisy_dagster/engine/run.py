@@ -13,7 +13,7 @@ from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
 from nvisy_dagster.engine.stage import StageContext, StageResult, run_stage
-from nvisy_dagster.sdk import Connection
+from nvisy_dagster.sdk import Connection, NvisyError
 
 STORAGE_VARIABLE = "NVISY_STORAGE"
 
@@ -55,6 +55,7 @@ async def run_plan(  # noqa: PLR0913 - what a run may be told, by keyword
 
     Raises:
         NodeError: A node failed; running again goes on from the last checkpoint.
+        NvisyError: It took longer than it may, or its state cannot be read or written.
     """
     storage = storage or default_storage()
     run_id = run_id or str(uuid.uuid4())
@@ -65,7 +66,8 @@ async def run_plan(  # noqa: PLR0913 - what a run may be told, by keyword
     manifests: dict[str, Manifest] = {}
     metrics: dict[str, NodeMetrics] = {}
     resumed = False
-    with anyio.fail_after(plan.defaults.timeout.graph_seconds):
+    seconds = plan.defaults.timeout.graph_seconds
+    with anyio.move_on_after(seconds) as scope:
         for stage in plan.stages:
             folders = store.open_stage(progress, stage, run_id)
             result = await _run_one(
@@ -86,6 +88,12 @@ async def run_plan(  # noqa: PLR0913 - what a run may be told, by keyword
             manifests |= result.manifests
             metrics |= {m.node: m for m in result.metrics}
             resumed |= result.resumed
+    if scope.cancelled_caught:
+        raise NvisyError(
+            f"the run took longer than {seconds:g} s",
+            remedy='raise "timeout.graph_seconds"; the next run goes on from the checkpoint',
+            tag="timeout",
+        )
     return RunResult(run_id, progress, metrics, resumed)
 
 

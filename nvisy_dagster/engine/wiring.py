@@ -90,8 +90,11 @@ class Wiring:
 
     def _behind(self, stage: Stage) -> set[str]:
         found = {stage.id}
-        for output in stage.inputs:
-            before = self._plan.stage_of[output.node]
-            if before.id not in found:
-                found |= self._behind(before)
+        waiting = [stage]
+        while waiting:
+            for output in waiting.pop().inputs:
+                before = self._plan.stage_of[output.node]
+                if before.id not in found:
+                    found.add(before.id)
+                    waiting.append(before)
         return found

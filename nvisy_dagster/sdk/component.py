@@ -280,7 +280,9 @@ class Sink(_Located[P], _Consumer[P]):
         """Return only when everything written so far is durable."""
 
     async def finish(self) -> None:
-        """Called once, after the last commit of a run that succeeded."""
+        """Called after the last commit of a run that succeeded; again if it fails transiently, or
+        if the run dies before its end is on record.
+        """
 
 
 def connection_of(component: Component[Any], kind: type[Connection]) -> Any:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,28 @@ async def test_a_commit_that_half_succeeded_is_made_again(
     result = await run(plan, tmp_path)
     assert numbers_in(tmp_path / "out.db") == list(range(1000))
     assert result.metrics["out"].counts.records_out == 1000
+
+
+async def test_a_call_that_times_out_in_a_thread_writes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = JsonlWriter.write
+
+    def slow(self: JsonlWriter, batch: pa.RecordBatch) -> None:
+        time.sleep(0.05)
+        real(self, batch)
+
+    monkeypatch.setattr(JsonlWriter, "write", slow)
+    await run(exported(tmp_path, timeout={"call_seconds": 0.02}), tmp_path)
+    assert exported_numbers(tmp_path) == list(range(600))
+
+
+async def test_a_run_that_takes_too_long_says_so(tmp_path: Path) -> None:
+    plan = graph(
+        [source(pause_seconds=0.05), sink("table", path=str(tmp_path / "out.db"))],
+        "count out",
+        timeout={"graph_seconds": 0.1},
+    )
+    with pytest.raises(NvisyError, match=r"took longer than 0\.1 s") as caught:
+        await run(plan, tmp_path)
+    assert caught.value.tag == "timeout"
