@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import random
 import re
 import sys
@@ -30,6 +31,17 @@ def w1(rows: int) -> Path:
 def w2(documents: int) -> Path:
     """JSON lines, each a document in Markdown of about 4 KB: headings, lists, paragraphs."""
     return _made(WORK / "data" / f"w2_{documents}.jsonl", documents, _w2_records)
+
+
+def copies(path: Path, count: int) -> Path:
+    """A folder that holds the file so many times over, as links: more data for no disk."""
+    folder = path.with_name(f"{path.stem}_times_{count}")
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        link = folder / f"{number:03d}.jsonl"
+        if not link.exists():
+            os.link(path, link)
+    return folder
 
 
 def _w1_records(words: Sequence[str]) -> Iterator[dict[str, Any]]:

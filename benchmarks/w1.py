@@ -1,4 +1,4 @@
-"""W1: JSON lines -> filter -> map -> Parquet, in the engine alone. `w1.py ROWS OUT`."""
+"""W1: JSON lines -> filter -> map -> Parquet, in the engine alone. `w1.py ROWS OUT [COPIES]`."""
 
 import json
 import shutil
@@ -16,17 +16,17 @@ from nvisy_dagster.compiler import compile_file
 from nvisy_dagster.engine.run import run_plan
 
 
-def graph(rows: int, out: Path) -> dict[str, Any]:
+def graph(source: Path, out: Path) -> dict[str, Any]:
     """The graph of the workload."""
     columns = {"text": "lower(text)", "length": "length(text)"}
     return {
-        "name": f"w1_{rows}",
+        "name": "w1",
         "nodes": [
             {
                 "id": "read",
                 "type": "source",
                 "connector": "local",
-                "params": {"path": str(data.w1(rows)), "format": "jsonl"},
+                "params": {"path": str(source), "format": "jsonl"},
             },
             {
                 "id": "english",
@@ -50,12 +50,12 @@ def graph(rows: int, out: Path) -> dict[str, Any]:
     }
 
 
-def prepare(rows: int, out: Path) -> Path:
+def prepare(source: Path, out: Path) -> Path:
     """Write the graph to a file; returns its path."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    path = data.WORK / f"w1_{rows}.json"
-    path.write_text(json.dumps(graph(rows, out)), encoding="utf-8")
+    path = data.WORK / f"{out.name}.json"
+    path.write_text(json.dumps(graph(source, out)), encoding="utf-8")
     return path
 
 
@@ -69,8 +69,8 @@ def contents(out: Path) -> tuple[Any, ...]:
     return found
 
 
-def main(rows: int, out: Path) -> None:
-    plan = compile_file(prepare(rows, out))
+def main(rows: int, out: Path, copies: int = 1) -> None:
+    plan = compile_file(prepare(data.copies(data.w1(rows), copies), out))
     state = data.WORK / "state" / "w1"
     shutil.rmtree(state, ignore_errors=True)
     started = time.perf_counter()
@@ -81,4 +81,4 @@ def main(rows: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]).resolve())
+    main(int(sys.argv[1]), Path(sys.argv[2]).resolve(), *map(int, sys.argv[3:]))

@@ -1,7 +1,7 @@
 """W2: documents -> chunks -> embeddings -> a sink, in the engine alone.
 
-`w2.py DOCUMENTS URL discard|qdrant streamed|auto`: with `auto` the embeddings are materialized
-before the sink, as they are for a user; with `streamed` all is one stage.
+`w2.py DOCUMENTS URL discard|qdrant streamed|auto [COPIES]`: with `auto` the embeddings are
+materialized before the sink, as they are for a user; with `streamed` all is one stage.
 """
 
 import json
@@ -26,20 +26,20 @@ from nvisy_dagster.engine.run import run_plan
 FOLDER = data.WORK / "w2"
 
 
-def graph(documents: int, sink: str, edges: str) -> dict[str, Any]:
+def graph(source: Path, sink: str, edges: str) -> dict[str, Any]:
     """The graph of the workload; batches and calls in flight are the defaults, 1,024 and 4."""
     chunk = {"size": 512, "overlap": 64, "boundary": "exact", "column": "text"}
     writer: dict[str, Any] = {"id": "write", "type": "sink", "connector": sink}
     if sink == "qdrant":
-        writer |= {"connection": "vectors", "params": {"collection": f"w2_{documents}"}}
+        writer |= {"connection": "vectors", "params": {"collection": "w2"}}
     return {
-        "name": f"w2_{documents}_{sink}_{edges}",
+        "name": f"w2_{sink}_{edges}",
         "nodes": [
             {
                 "id": "read",
                 "type": "source",
                 "connector": "local",
-                "params": {"path": str(data.w2(documents)), "format": "jsonl"},
+                "params": {"path": str(source), "format": "jsonl"},
             },
             {"id": "chunk", "type": "action", "action": "chunk", "params": chunk},
             {
@@ -60,7 +60,7 @@ def graph(documents: int, sink: str, edges: str) -> dict[str, Any]:
     }
 
 
-def prepare(documents: int, url: str, sink: str, edges: str) -> Path:
+def prepare(source: Path, url: str, sink: str, edges: str) -> Path:
     """Write the graph and its connections to files; returns the graph's path."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(FOLDER / "vectors", ignore_errors=True)
@@ -70,7 +70,7 @@ def prepare(documents: int, url: str, sink: str, edges: str) -> Path:
     }
     (FOLDER / "connections.json").write_text(json.dumps(connections), encoding="utf-8")
     path = FOLDER / f"{sink}_{edges}.json"
-    path.write_text(json.dumps(graph(documents, sink, edges)), encoding="utf-8")
+    path.write_text(json.dumps(graph(source, sink, edges)), encoding="utf-8")
     return path
 
 
@@ -109,8 +109,8 @@ def run(plan: Plan, path: Path) -> dict[str, Any]:
     }
 
 
-def main(documents: int, url: str, sink: str, edges: str) -> None:
-    path = prepare(documents, url, sink, edges)
+def main(documents: int, url: str, sink: str, edges: str, copies: str = "1") -> None:
+    path = prepare(data.copies(data.w2(documents), int(copies)), url, sink, edges)
     plan = compile_file(path, registry=components.registry())
     tell(**run(plan, path))
 

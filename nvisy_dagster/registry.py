@@ -144,7 +144,7 @@ def _unique(group: str) -> dict[str, EntryPoint]:
 def _load(point: EntryPoint) -> ModuleType:
     try:
         return importlib.import_module(point.module)
-    except Exception as error:  # noqa: BLE001 - any other distribution's module may raise anything
+    except Exception as error:
         raise ConfigError(
             f"{point.group} {point.name!r} cannot be imported from {point.module}: "
             f"{type(error).__name__}: {error}",

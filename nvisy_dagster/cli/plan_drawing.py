@@ -105,7 +105,7 @@ def _draw_node(node: Node, widest: int, promised: dict[str, str]) -> str:
     if (concurrency := _concurrency(node)) > 1:
         notes.append(f"{concurrency} at once")
     if node.component.capabilities.expensive:
-        notes.append("costs money")
+        notes.append("expensive")
     if node.policies.on_error != "fail":
         notes.append(f"on error: {node.policies.on_error}")
     if node.id in promised:

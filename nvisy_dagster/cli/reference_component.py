@@ -68,7 +68,7 @@ def _promises(one: ComponentDescription) -> Iterator[str]:
     if promises.get("concurrency", 1) > 1:
         yield f"- Calls at once, unless a policy says otherwise: {promises['concurrency']}"
     if promises.get("expensive"):
-        yield "- Its work costs money: what it makes is kept, so that it is never paid for twice"
+        yield "- Its work is expensive: what it makes is kept, so that none of it is done twice"
 
 
 def _connection_section(connection: ConnectionDescription, name: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.compiler.resolve import Resolved
 from nvisy_dagster.compiler.structure import Shape
-from nvisy_dagster.sdk import Action, Component, ConfigError, EdgeType, Router, Sink, Source
+from nvisy_dagster.sdk import Action, Component, ConfigError, Connection, EdgeType, Router, Sink, Source
 
 
 class EdgeTypes:
@@ -46,8 +46,10 @@ class EdgeTypes:
         made = self._ask(resolved, incoming)
         if isinstance(made, ConfigError):
             self._report(resolved, made)
-            # Those after it are still checked, against what is left when its params are ignored.
-            made = self._ask(resolved, incoming and EdgeType(incoming.primitive))
+            # Those after it are still checked: a branch changes no columns, whatever its routes
+            # say; of an action what is left when the columns are not known.
+            unknown = incoming and EdgeType(incoming.primitive)
+            made = incoming if resolved.kind == "branch" else self._ask(resolved, unknown)
         if isinstance(made, EdgeType):
             self.outputs[node_id] = made
 
@@ -113,16 +115,25 @@ class EdgeTypes:
         key = (
             resolved.component,
             resolved.params.model_dump_json(),
+            resolved.connection is None,
             None if incoming is None else incoming.primitive,
             schema,
         )
         if key not in self._asked:
-            component = resolved.component(resolved.params, None, node_id=resolved.node.id)
+            component = resolved.component(
+                resolved.params, _unresolved_connection(resolved), node_id=resolved.node.id
+            )
             try:
                 self._asked[key] = _output(component, incoming)
             except ConfigError as error:
                 self._asked[key] = error
         return self._asked[key]
+
+
+def _unresolved_connection(resolved: Resolved) -> Connection | None:
+    """Tells a component that there will be a connection; its values are known when it runs."""
+    kind = resolved.component.connection_type
+    return kind.model_construct() if kind and resolved.connection is not None else None
 
 
 def _output(component: Component[Any], incoming: EdgeType | None) -> EdgeType | None:

@@ -13,6 +13,9 @@ from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.graph.policies import Policies, Retry
 from nvisy_dagster.sdk import TransientError
 
+LONGEST_RETRY_AFTER_SECONDS = 600.0
+"""Longest pause that a system may ask for; beyond it the stage fails, saying so."""
+
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -77,10 +80,18 @@ class Caller:
         """Wait before the next attempt.
 
         Raises:
-            TransientError: The retries are spent; it is the error given.
+            TransientError: The retries are spent; or the system asks for a pause that no run
+                should sit through.
         """
         if attempt > self._retry.max_retries:
             raise error
+        if (error.retry_after or 0.0) > LONGEST_RETRY_AFTER_SECONDS:
+            raise TransientError(
+                f"{error.message}; it asks to be called again after {error.retry_after:,.0f} s",
+                retry_after=error.retry_after,
+                remedy="run it again then: it goes on from its checkpoint",
+                tag=error.tag,
+            ) from error
         self._metrics.counts.retries += 1
         await anyio.sleep(retry_delay(self._retry, attempt, error.retry_after))
 

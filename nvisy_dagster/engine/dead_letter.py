@@ -12,18 +12,16 @@ from anyio import to_thread
 
 from nvisy_dagster.engine.materialized import PartWriter
 from nvisy_dagster.engine.rejection import Rejected
-from nvisy_dagster.sdk.envelope import ENVELOPE
 
-SCHEMA = pa.schema([
-    *(ENVELOPE.field(name) for name in ("_id", "_parent_ids", "_root_id", "_source")),
+REASON = pa.schema([
     pa.field("node", pa.string(), nullable=False),
     pa.field("tag", pa.string(), nullable=False),
     pa.field("message", pa.string(), nullable=False),
     pa.field("run_id", pa.string(), nullable=False),
     pa.field("failed_at", pa.timestamp("us", "UTC"), nullable=False),
-    pa.field("record", pa.large_binary(), nullable=False),
 ])
-"""A dead letter; `record` is the whole record as an Arrow IPC stream of one row."""
+"""Why a record failed; a dead letter has these columns and `record`, a struct of all columns of the
+record as it reached the node."""
 
 
 class DeadLetters:
@@ -59,23 +57,15 @@ class DeadLetters:
     def _letters(self, rejected: Rejected) -> pa.RecordBatch:
         records = rejected.records
         n = records.num_rows
-        payloads = [_ipc(records.slice(row, 1)) for row in range(n)]
+        whole = pa.StructArray.from_arrays(records.columns, fields=list(records.schema))
         return pa.RecordBatch.from_arrays(
             [
-                *(records.column(name) for name in SCHEMA.names[:4]),
                 pa.repeat(pa.scalar(self._node), n),
                 pa.repeat(pa.scalar(rejected.tag), n),
                 pa.array(rejected.reasons, pa.string()),
                 pa.repeat(pa.scalar(self._run_id), n),
                 pa.repeat(pa.scalar(dt.datetime.now(dt.UTC), pa.timestamp("us", "UTC")), n),
-                pa.array(payloads, pa.large_binary()),
+                whole,
             ],
-            schema=SCHEMA,
+            schema=REASON.append(pa.field("record", whole.type, nullable=False)),
         )
-
-
-def _ipc(record: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, record.schema) as stream:
-        stream.write_batch(record)
-    return sink.getvalue().to_pybytes()

@@ -138,7 +138,8 @@ def _worded(kind: str, context: Mapping[str, Any], finding: ErrorDetails) -> Wor
         said = finding["input"]
         but = f", not {said:,.12g}" if isinstance(said, int | float) else ""
         return bound(context) + but, None
-    return str(finding["msg"]), cast("str | None", context.get("remedy"))
+    said = str(finding["msg"]).removeprefix("Value error, ")
+    return said, cast("str | None", context.get("remedy"))
 
 
 def _literal(expected: str, value: Any) -> Words:  # noqa: ANN401 - any JSON

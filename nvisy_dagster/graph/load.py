@@ -13,9 +13,9 @@ from nvisy_dagster.graph.explain import describe, explain
 from nvisy_dagster.graph.json_text import parse_json, unfit_values
 from nvisy_dagster.graph.model import MAX_EDGES, MAX_NODES, Graph
 from nvisy_dagster.graph.nvisy_format import Translation, is_published, translate_graph
-from nvisy_dagster.graph.salvage import salvage
 from nvisy_dagster.graph.places import Places, Steps, json_path
 from nvisy_dagster.graph.reading import read_bytes
+from nvisy_dagster.graph.salvage import salvage
 
 WIDEST = 1000
 """Most entries of an object or array that is neither params nor metadata."""

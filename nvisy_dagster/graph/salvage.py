@@ -11,8 +11,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nvisy_dagster.graph.explain import steps_of
 from nvisy_dagster.graph.errors import GraphError
+from nvisy_dagster.graph.explain import steps_of
 from nvisy_dagster.graph.model import Graph
 from nvisy_dagster.graph.places import Places, Steps
 
@@ -76,7 +76,7 @@ def _replace_node(document: dict[str, Any], steps: Steps) -> bool:
     for step in steps:
         node = _child(node, step)
     named = _child(node, "id")
-    return _replace(document, steps, {**_NODE, "id": named if named else PLACEHOLDER})
+    return _replace(document, steps, {**_NODE, "id": named or PLACEHOLDER})
 
 
 def _replace(

@@ -280,8 +280,9 @@ class Sink(_Located[P], _Consumer[P]):
         """Return only when everything written so far is durable."""
 
     async def finish(self) -> None:
-        """Called after the last commit of a run that succeeded; again if it fails transiently, or
-        if the run dies before its end is on record.
+        """Called after the last commit of a run that succeeded.
+
+        Called again if it fails transiently, or if the run dies before its end is on record.
         """
 
 

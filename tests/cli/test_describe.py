@@ -132,7 +132,11 @@ def test_broken_component_does_not_hide_the_others(nvisy, site, here, monkeypatc
     finally:
         installed.cache_clear()
     assert result.exit_code == 0
-    assert re.search(r"^broken +broken: ZeroDivisionError", result.stdout, re.MULTILINE)
+    assert re.search(
+        r"^broken +broken: nvisy.connectors 'broken' cannot be imported from broken_module: ZeroDivisionError",
+        result.stdout,
+        re.MULTILINE,
+    )
     assert "local (source)" in result.stdout
 
 

@@ -135,7 +135,7 @@ def test_plan_shows_stages_edges_and_guarantee(nvisy, good):
     assert "stage 1 of 2  docs__chunk__embed" in text
     assert "└-> chunk  document" in text
     assert "└=> out  embedding" in text
-    assert "(4 at once, costs money)" in text
+    assert "(4 at once, expensive)" in text
     assert "sink local  (exactly once)" in text
     assert "\x1b" not in text
 

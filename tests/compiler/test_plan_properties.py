@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nvisy_dagster.compiler import compile_graph
-from nvisy_dagster.graph.errors import GraphErrors
+from nvisy_dagster.graph.errors import GraphError, GraphErrors
 from nvisy_dagster.graph.load import build_graph
 
 SOURCE = {"type": "source", "connector": "local", "params": {"path": "d", "format": "text"}}
@@ -88,10 +88,13 @@ def test_any_graph_is_refused_with_paths_or_compiles(
 ) -> None:
     nodes = [{**kind, "id": f"n{i}"} for i, kind in enumerate(kinds)]
     edges = [{"from": f"n{a}", "to": f"n{b}"} for a, b in pairs]
+    document = {"name": "g", "nodes": nodes, "edges": edges}
+    errors: tuple[GraphError, ...] = ()
+    covered = 0
     try:
-        plan = compile_graph(build_graph({"name": "g", "nodes": nodes, "edges": edges}))
-    except GraphErrors as error:
-        assert error.errors
-        assert all(one.path.startswith("$") and one.message for one in error.errors)
-    else:
-        assert sum(len(stage.nodes) for stage in plan.stages) == len(nodes)
+        plan = compile_graph(build_graph(document))
+        covered = sum(len(stage.nodes) for stage in plan.stages)
+    except GraphErrors as refused:
+        errors = refused.errors
+    assert errors or covered == len(nodes)
+    assert all(one.path.startswith("$") and one.message for one in errors)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -51,7 +52,7 @@ class Heavy(KernelAction[NoParams]):
 def graph(*actions: dict[str, Any]) -> dict[str, Any]:
     ids = ["rows", *(f"a{i}" for i in range(len(actions))), "out"]
     nodes = [ROWS, *({**a, "id": f"a{i}", "type": "action"} for i, a in enumerate(actions)), OUT]
-    edges = [{"from": a, "to": b} for a, b in zip(ids, ids[1:], strict=False)]
+    edges = [{"from": a, "to": b} for a, b in pairwise(ids)]
     return {"name": "g", "nodes": nodes, "edges": edges}
 
 

@@ -171,8 +171,10 @@ class SpreadAction(Action[SpreadParams]):
         cls.in_flight += 1
         cls.peak = max(cls.peak, cls.in_flight)
         slow = self.params.slow_every and batch["n"][0].as_py() % self.params.slow_every == 0
-        await anyio.sleep(0.02 if slow else 0.001)
-        cls.in_flight -= 1
+        try:
+            await anyio.sleep(0.02 if slow else 0.001)
+        finally:
+            cls.in_flight -= 1
         return batch
 
 

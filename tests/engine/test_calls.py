@@ -105,9 +105,12 @@ async def test_a_failing_call_ends_them_all() -> None:
     async def emit(n: int) -> None:
         pass
 
-    with pytest.raises(BaseExceptionGroup) as caught:
+    async def submit() -> None:
         async with OrderedCalls(limit=4, window=8) as calls:
             for n in range(4):
                 await calls.submit(call, n, emit)
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await submit()
     assert caught.group_contains(ValueError, match="three")
     assert sorted(cancelled) == [0, 1, 2]

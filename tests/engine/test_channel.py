@@ -78,7 +78,8 @@ async def test_a_channel_behind_its_barrier_waits_for_the_others() -> None:
 
     async def read() -> None:
         async for message in Inlet([one, two]).messages():
-            got.append(message if isinstance(message, Barrier) else message["n"][0].as_py())
+            shown = message if isinstance(message, Barrier) else message["n"][0].as_py()
+            got.append(shown)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)

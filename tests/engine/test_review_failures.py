@@ -38,7 +38,7 @@ async def test_dead_letters_of_calls_that_overlap(tmp_path: Path) -> None:
     counts = result.metrics["out"].counts
     assert (counts.records_in, counts.records_out, counts.dead) == (4000, 0, 4000)
     kept = [
-        pa.ipc.open_stream(letter["record"]).read_all()["n"][0].as_py()
+        letter["record"]["n"]
         for file in (tmp_path / "state").rglob("dead_letters/**/*.arrow")
         for letter in pa.ipc.open_file(file).read_all().to_pylist()
     ]

@@ -76,7 +76,7 @@ async def test_cancelled_until_it_ends(
     plan = tangled(tmp_path)
     result = None
     for attempt in range(40):
-        with anyio.move_on_after(moments.uniform(0.02, 0.3 + attempt / 10)):
+        with anyio.move_on_after(moments.uniform(0.02, 0.1) * (1 + attempt / 2)):
             result = await run(plan, tmp_path)
             break
     assert result is not None
@@ -88,7 +88,7 @@ async def test_cancelled_until_it_ends(
     assert numbers_in(tmp_path / "late.db") == list(range(ROWS))
     assert numbers_in(tmp_path / "renewed.db") == [n for n in twins if n not in {7, 1111}]
     letters = [
-        pa.ipc.open_stream(letter["record"]).read_all()["n"][0].as_py()
+        letter["record"]["n"]
         for file in (tmp_path / "state").rglob("dead_letters/**/*.arrow")
         for letter in pa.ipc.open_file(file).read_all().to_pylist()
     ]

@@ -125,7 +125,12 @@ def test_rows_to_parquet(table_graph: Path, seed: int) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["sink.before_commit", "sink.after_commit", "checkpoint.before_write", "checkpoint.after_write"],
+    [
+        "sink.before_commit",
+        "sink.after_commit",
+        "checkpoint.before_write",
+        "checkpoint.after_write",
+    ],
 )
 def test_rows_to_parquet_at_a_failpoint(table_graph: Path, place: str) -> None:
     process = start(table_graph, NVISY_FAILPOINT=f"{place}:2")
