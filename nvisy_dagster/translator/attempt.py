@@ -30,7 +30,8 @@ def begin(
         ProgressLostError: What the re-executed run left behind is gone.
     """
     run = context.run
-    fresh = run.tags.get(FRESH_TAG, "").lower() == "true"
+    # Dagster hands a run's tags on to its retries and re-executions, which must not begin anew.
+    fresh = run.tags.get(FRESH_TAG, "").lower() == "true" and run.parent_run_id is None
     chosen = set(run.step_keys_to_execute or steps.values())
     stages = [stage for stage, step in steps.items() if step in chosen]
     if run.parent_run_id is None or len(stages) == len(steps):
