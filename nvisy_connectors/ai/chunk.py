@@ -6,7 +6,7 @@ from typing import Literal, Self
 import numpy as np
 import pyarrow as pa
 from anyio import to_thread
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from nvisy_connectors.ai.spans import Spans, cut
 from nvisy_connectors.ai.splitters import Splitter, splitter
@@ -23,8 +23,6 @@ from nvisy_dagster.sdk import Capabilities, EdgeType, KernelAction, Params
 from nvisy_dagster.sdk.arrow_schema import schema_of
 from nvisy_dagster.sdk.envelope import ENVELOPE, derive, payload_schema
 
-PLANNED_STRATEGIES = ("section", "page", "similarity")
-
 UNIT_BYTES = 8 << 20
 """Text that one call may make, so that a large overlap cannot fill the memory."""
 
@@ -34,6 +32,8 @@ _NAMES = frozenset(field.name for field in _MADE)
 
 class ChunkParams(Params):
     """Where texts are cut."""
+
+    planned = {"strategy": ("section", "page", "similarity")}  # noqa: RUF012 - pydantic knows it
 
     strategy: Literal["fixed"] = "fixed"
     """How texts are cut: `fixed` into pieces of a size."""
@@ -53,13 +53,6 @@ class ChunkParams(Params):
     path of a `tokenizer.json`. Never downloaded."""
     column: str = "text"
     """Column that holds the text."""
-
-    @field_validator("strategy", mode="before")
-    @classmethod
-    def _built(cls, value: object) -> object:
-        if value in PLANNED_STRATEGIES:
-            raise ValueError(f"strategy {value!r} is not built yet; use 'fixed'")
-        return value
 
     @model_validator(mode="after")
     def _progress(self) -> Self:

@@ -42,6 +42,8 @@ _NAMES = frozenset(payload_schema(schema_of("embedding", 1)).names)
 class EmbedParams(Params):
     """Which model, and how much of it at once."""
 
+    planned = {"provider": ("anthropic", "gemini")}  # noqa: RUF012 - pydantic knows it
+
     provider: Provider | None = None
     """`local` runs a model in this process; `openai` asks the API of the connection. Left out, it
     is `openai` when the node has a connection, else `local`."""

@@ -61,11 +61,7 @@ class ModelChoice:
             loaded = await to_thread.run_sync(load_local_model, self.name or WORDLLAMA_MODEL)
             return _Local(loaded, self.dimensions or LOCAL_DIMENSIONS[WORDLLAMA_MODEL][0])
         if connection is None:
-            local = ", ".join(map(repr, LOCAL_DIMENSIONS))
-            raise ConfigError(
-                f"model {self.name!r} needs a connection of type 'openai'",
-                remedy=f'name one with "connection", or use a local model: {local}',
-            )
+            raise _no_connection(self.name)
         if self.name is None:
             raise _no_model()
         # Imported here: aiohttp costs 0.2 s, and the local model needs none of it.
@@ -82,7 +78,8 @@ def choose_model(
 ) -> ModelChoice:
     """What the params mean; pure.
 
-    Without a provider: `openai` when there is a connection or the model is not a local one.
+    Without a provider: `openai` when there is a connection or the model is not a local one. A
+    connection without any field is one whose values are not known yet.
 
     Raises:
         ConfigError: They contradict each other or what is known of the model.
@@ -92,10 +89,11 @@ def choose_model(
         provider = "openai" if connection is not None or foreign else "local"
     if provider == "local":
         return _local_choice(model or WORDLLAMA_MODEL, dimensions, connection)
-    if connection is not None:
-        model = model or connection.model
-        if model is None:
-            raise _no_model()
+    if connection is None:
+        raise _no_connection(model)
+    model = model or connection.model
+    if model is None and connection.model_fields_set:
+        raise _no_model()
     native = OPENAI_DIMENSIONS.get(model or "")
     if dimensions is not None and native is not None:
         fixed = model in _FIXED_SIZE
@@ -130,6 +128,15 @@ def _local_choice(
             remedy=f"leave it out for {sizes[0]}",
         )
     return ModelChoice("local", model, dimensions or sizes[0])
+
+
+def _no_connection(model: str | None) -> ConfigError:
+    what = "provider 'openai'" if model is None else f"model {model!r}"
+    local = ", ".join(map(repr, LOCAL_DIMENSIONS))
+    return ConfigError(
+        f"{what} needs a connection of type 'openai'",
+        remedy=f'name one with "connection", or use a local model: {local}',
+    )
 
 
 def _no_model() -> ConfigError:

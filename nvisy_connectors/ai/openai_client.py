@@ -1,5 +1,6 @@
 """Embeddings over HTTP: one POST per batch, vectors in base64."""
 
+import os
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
@@ -13,6 +14,7 @@ from nvisy_connectors.ai.vectors import Vectors, decode_response
 from nvisy_dagster.sdk import ConfigError, TransientError
 
 _CONNECT_SECONDS = 10.0
+_REACH = "check the connection's base_url and the network, and that the server runs"
 _USER_AGENT = f"nvisy-dagster/{version('nvisy-dagster')}"
 
 
@@ -38,6 +40,7 @@ class OpenAIClient:
         self._url = f"{connection.base_url}/embeddings"
         key = connection.api_key
         self._secret = key.get_secret_value().strip() if key else None
+        self._seconds = connection.timeout_seconds
         self._session = aiohttp.ClientSession(
             # The engine bounds the calls in flight; a second bound here could only be lower.
             connector=aiohttp.TCPConnector(limit=0),
@@ -72,13 +75,33 @@ class OpenAIClient:
                     return body
                 refusal = Refusal(response.status, response.headers, body, self._secret)
         except TimeoutError as error:
-            raise TransientError(f"{self._url} did not answer in time", tag="timeout") from error
+            raise self._late(error) from error
         except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
-            raise ConfigError(f"{self._url} cannot be used: {error}", tag="connection") from error
+            raise ConfigError(
+                f"{self._url} cannot be used: {error}",
+                remedy="check the connection's base_url, and the certificate of the server",
+                tag="connection",
+            ) from error
+        except aiohttp.ClientConnectorError as error:
+            raise TransientError(
+                f"{self._url} cannot be reached: {_reason(error)}", remedy=_REACH
+            ) from error
         except aiohttp.ClientError as error:
-            reason = str(error) or type(error).__name__
-            raise TransientError(f"{self._url} cannot be reached: {reason}") from error
+            raise TransientError(
+                f"{self._url} broke the connection off before its answer was complete",
+                remedy="look at the server's log if this lasts; a smaller batch_rows may help",
+            ) from error
         raise refusal.error(model=self._model, count=count)
+
+    def _late(self, error: TimeoutError) -> TransientError:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            text = f"{self._url} cannot be reached: no answer within {_CONNECT_SECONDS:g} s"
+            return TransientError(text, remedy=_REACH, tag="timeout")
+        return TransientError(
+            f"{self._url} did not answer within {self._seconds:g} s",
+            remedy="raise timeout_seconds of the connection, or lower batch_rows of the node",
+            tag="timeout",
+        )
 
     def _headers(self, organization: str | None) -> dict[str, str]:
         headers = {"User-Agent": _USER_AGENT, "Content-Type": "application/json"}
@@ -93,3 +116,10 @@ class OpenAIClient:
                 tag="auth",
             )
         return headers | {"Authorization": f"Bearer {self._secret}"}
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"no machine is named {error.host!r}"
+    # Python's own wording repeats host, port and the state of TLS.
+    return os.strerror(error.errno).lower() if error.errno else error.strerror or "no connection"

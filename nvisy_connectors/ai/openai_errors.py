@@ -78,9 +78,16 @@ class Refusal:
 
     def _transient(self, text: str) -> TransientError:
         limited = self.status == HTTPStatus.TOO_MANY_REQUESTS
+        if limited:
+            what = "the endpoint limits the rate"
+            remedy = "lower the node's concurrency, or ask the provider for a higher limit"
+        else:
+            what = "the endpoint failed"
+            remedy = "look at the provider's status page or the server's log, then run again"
         return TransientError(
-            f"the endpoint limits the rate: {text}" if limited else f"the endpoint failed: {text}",
+            f"{what}: {text}",
             retry_after=retry_after_seconds(self.headers),
+            remedy=remedy,
             tag="rate_limit" if limited else "server",
         )
 
@@ -97,6 +104,7 @@ class Refusal:
     def _message(self, details: dict[str, Any]) -> str:
         message = details.get("message") or details.get("detail")
         text = str(message) if message else self.body[:_MESSAGE_LENGTH].decode(errors="replace")
+        text = text if text.strip() else "no reason given"
         if self.secret:
             text = text.replace(self.secret, "***")
         text = " ".join(text.split())

@@ -28,17 +28,33 @@ def decode_response(body: bytes, count: int) -> Vectors:
     Raises:
         TransientError: The answer is cut short or malformed; asking again may help.
     """
+    items = _items(body)
+    indexes: list[Any] = [item.get("index") for item in items]
+    if not all(type(index) is int for index in indexes):
+        raise _malformed('an entry of "data" has no whole number as its "index"')
+    if sorted(indexes) != list(range(count)):
+        raise _malformed(f"{len(indexes)} vectors for {count} texts, or their indexes repeat")
+    ordered: list[Any] = [None] * count
+    for index, item in zip(indexes, items, strict=True):
+        ordered[index] = item.get("embedding")
     try:
-        data = from_json(body)["data"]
-        indexes = [item["index"] for item in data]
-        if sorted(indexes) != list(range(count)):
-            raise _malformed(f"{len(indexes)} vectors for {count} texts, or their indexes repeat")
-        ordered: list[Any] = [None] * count
-        for item in data:
-            ordered[item["index"]] = item["embedding"]
         return _decode(ordered)
-    except (ValueError, KeyError, TypeError) as error:
-        raise _malformed(f"{type(error).__name__}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise _malformed('an "embedding" is neither base64 nor a list of numbers') from error
+
+
+def _items(body: bytes) -> list[dict[str, Any]]:
+    try:
+        document = from_json(body)
+    except ValueError as error:
+        raise _malformed("it is not JSON, or cut short") from error
+    data = cast("dict[str, Any]", document).get("data") if isinstance(document, dict) else None
+    if not isinstance(data, list):
+        raise _malformed('it has no list "data"')
+    items = cast("list[Any]", data)
+    if not all(isinstance(item, dict) for item in items):
+        raise _malformed('an entry of "data" is not an object')
+    return items
 
 
 def normalized(vectors: Vectors) -> Vectors:
@@ -72,7 +88,7 @@ def _decode(encoded: list[Any]) -> Vectors:
     if all(isinstance(item, str) for item in encoded):
         parts = [binascii.a2b_base64(item, strict_mode=True) for item in cast("list[str]", encoded)]
         if len({len(part) for part in parts}) > 1:
-            raise ValueError("vectors of different dimensions")
+            raise _malformed("its vectors have different dimensions")
         vectors = np.frombuffer(b"".join(parts), "<f4").reshape(len(parts), -1)
     else:
         # Beyond the range of float32 becomes infinity, which is refused by row later.

@@ -1,5 +1,6 @@
 """A bucket of an object store, or what lies under a prefix of it."""
 
+import asyncio
 import io
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
@@ -13,7 +14,7 @@ from anyio import to_thread
 
 from nvisy_connectors.object.errors import changed, store_error
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
-from nvisy_connectors.object.pipeline import together
+from nvisy_connectors.object.pipeline import together, uncancelled
 from nvisy_dagster.sdk import NvisyError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Bucket(Folder):
         self._store: Any = store
         self._uri = uri
         self._prefix = prefix
+        self.may_be_empty = not prefix
         self._requests = anyio.Semaphore(MAX_REQUESTS)
 
     def uri(self, key: str) -> str:
@@ -55,7 +57,8 @@ class Bucket(Folder):
             pages = self._store.list(prefix=folder or None, offset=offset)
         while True:
             with self._errors(""):
-                page = await anext(pages.__aiter__(), None)
+                # A stream that is dropped within a request panics, and that ends the process.
+                page = await uncancelled(asyncio.ensure_future(_next(pages)), pages)
             if page is None:
                 return
             found = [
@@ -179,6 +182,10 @@ class _RangeFile(io.RawIOBase):
         data = self._bucket.read_range(self._info, self._place, end)
         self._place = end
         return data
+
+
+async def _next(pages: Any) -> Any:  # noqa: ANN401 - obstore is imported when used
+    return await anext(pages.__aiter__(), None)
 
 
 def _options(info: ObjectInfo, start: int, end: int) -> dict[str, Any]:

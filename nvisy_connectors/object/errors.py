@@ -83,9 +83,15 @@ def _is_refusal(error: Exception, status: int | None, code: str | None, text: st
     )
 
 
-def disk_error(error: OSError, uri: str) -> NvisyError:
+def disk_error(error: OSError, uri: str, *, writing: bool = False) -> NvisyError:
     """What an error of the operating system at `uri` means."""
     reason = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError) and writing:
+        return ConfigError(
+            f"{uri} cannot be written: there is no such folder",
+            remedy="check `path`, and that nothing deletes the folder during a run",
+            tag="path",
+        )
     if isinstance(error, FileNotFoundError):
         return changed(uri)
     tag = _LOCAL_CONFIG.get(error.errno or 0)

@@ -43,6 +43,9 @@ class Span:
 class Folder(ABC):
     """A folder of a disk, or a bucket's objects under a prefix; keys are relative to it."""
 
+    may_be_empty: bool = True
+    """Whether it exists although the whole listing had no objects."""
+
     @abstractmethod
     def uri(self, key: str) -> str:
         """Address of an object, the same for good."""

@@ -84,5 +84,5 @@ class LocalSink(ObjectSink[LocalSinkParams]):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise disk_error(error, path.as_uri()) from error
+            raise disk_error(error, path.as_uri(), writing=True) from error
         return LocalFolder(path)

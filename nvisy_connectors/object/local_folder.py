@@ -68,7 +68,7 @@ class LocalFolder(Folder):
         spool = self.root / f".nvisy-{token}"
 
         def make() -> None:
-            with self._errors(spool.name):
+            with self._errors(spool.name, writing=True):
                 shutil.rmtree(spool, ignore_errors=True)
                 spool.mkdir(parents=True)
 
@@ -88,17 +88,17 @@ class LocalFolder(Folder):
 
         def unlink() -> None:
             for key in keys:
-                with self._errors(key):
+                with self._errors(key, writing=True):
                     self._path(key).unlink(missing_ok=True)
 
         await to_thread.run_sync(unlink)
 
     @contextmanager
-    def _errors(self, key: str) -> Generator[None]:
+    def _errors(self, key: str, *, writing: bool = False) -> Generator[None]:
         try:
             yield
         except OSError as error:
-            raise disk_error(error, self.uri(key)) from error
+            raise disk_error(error, self.uri(key), writing=writing) from error
 
     def _path(self, key: str) -> Path:
         return self.root / key
@@ -179,7 +179,7 @@ class LocalFolder(Folder):
         return data
 
     def _publish(self, file: Path, key: str) -> None:
-        with self._errors(key):
+        with self._errors(key, writing=True):
             if not file.exists() and self._path(key).exists():
                 return  # an earlier call came this far
             with file.open("rb") as written:
@@ -187,7 +187,7 @@ class LocalFolder(Folder):
             file.rename(self._path(key))
 
     def _sync(self, folder: Path) -> None:
-        with self._errors(""):
+        with self._errors("", writing=True):
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

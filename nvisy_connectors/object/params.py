@@ -10,18 +10,22 @@ from nvisy_dagster.sdk import Params
 
 FormatName = Literal["text", "jsonl", "parquet"]
 
+PLANNED_FORMATS = ("binary", "csv")
+
 MIB = 1 << 20
 
 
 class ReadParams(Params):
     """What every source of objects can be told."""
 
+    planned = {"format": PLANNED_FORMATS}  # noqa: RUF012 - pydantic knows it
+
     format: FormatName = "text"
     """What is in the objects. `text`: each is one document of UTF-8 text. `jsonl`: one JSON object
     per line, each a row. `parquet`: rows."""
     glob: str | None = Field(default=None, max_length=1024)
     """Which objects to read, such as `**/*.md`, matched against the part of the key after the
-    folder or prefix. All by default."""
+    folder or prefix. All by default. It is an error when there are objects and it matches none."""
     columns: dict[str, str] | list[str] | None = None
     """Columns to read; all by default. For `jsonl` their types too, such as
     `{"id": "int64", "tags": "list<string>", "author": "struct<name: string>"}`: then other
@@ -57,12 +61,15 @@ class ReadParams(Params):
 class WriteParams(Params):
     """What every sink of objects can be told."""
 
+    planned = {"format": PLANNED_FORMATS}  # noqa: RUF012 - pydantic knows it
+
     format: FormatName = "jsonl"
     """What is written. `jsonl`: one JSON object per line. `parquet`: compressed with zstd. `text`:
     the column `text` of each record as a file of its own."""
     mode: Literal["replace", "append"] = "replace"
     """What happens, when a run has succeeded, to the parts that earlier runs wrote there:
-    `replace` deletes them, `append` keeps them. Files of others are never touched."""
+    `replace` deletes them, even if this run had nothing to write; `append` keeps them. Files of
+    others are never touched."""
     envelope: bool = False
     """Whether to write the envelope (`_id`, `_source` and the like) too; in `jsonl` ids are
     UUIDs."""

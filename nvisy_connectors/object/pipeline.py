@@ -26,6 +26,9 @@ from anyio import to_thread
 T = TypeVar("T")
 R = TypeVar("R")
 
+FINISH_SECONDS = 5.0
+"""How long a cancelled task waits for a call that should not be left alone."""
+
 
 async def ordered_map(
     items: AsyncGenerator[T, None], call: Callable[[T], Awaitable[R]], limit: int
@@ -72,6 +75,21 @@ async def in_thread(function: Callable[..., R], *args: object) -> R:
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
             await asyncio.wait([work])
+        raise
+
+
+async def uncancelled(call: asyncio.Future[R], owner: object) -> R:
+    """Await a call that must come to its end before its owner may be dropped.
+
+    Cancelled, wait `FINISH_SECONDS` for it; a call that takes longer ends in the background, and
+    its owner lives until then.
+    """
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        call.add_done_callback(lambda done: (owner, done.cancelled() or done.exception()))
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([call], timeout=FINISH_SECONDS)
         raise
 
 

@@ -137,7 +137,7 @@ class ObjectSink(Sink[P]):
         try:
             await to_thread.run_sync(work)
         except OSError as error:
-            self._broken = disk_error(error, self.location() or "")
+            self._broken = disk_error(error, self.location() or "", writing=True)
             raise self._broken from error
 
     async def _publish(self, part: _Part, name: PartName) -> None:

@@ -51,8 +51,12 @@ class ObjectSource(Source[P, ObjectCursor]):
     async def read(self, cursor: ObjectCursor | None) -> AsyncGenerator[Batch[ObjectCursor], None]:
         """Objects in the order of their keys, each from its first record to its last.
 
+        An empty folder has no records. That files are there and `glob` chooses none of them, or
+        that nothing has the prefix, is an error.
+
         Raises:
-            ConfigError: The object in which the cursor stands is not what it was.
+            ConfigError: The object in which the cursor stands is not what it was, or nothing is
+                where the params say.
         """
         begun = None if cursor is None or cursor.offset is None else await self._resumed(cursor)
         reader = READERS[self.params.format](self.params, self.objects)
@@ -67,11 +71,34 @@ class ObjectSource(Source[P, ObjectCursor]):
         if begun is not None:
             yield begun
         pattern = compile_glob(self.params.glob) if self.params.glob else None
+        seen = matched = cursor is not None  # then some object was read already
         async with aclosing(self.objects.listing(cursor.key if cursor else None)) as pages:
             async for page in pages:
+                seen = True
                 for info in page:
                     if pattern is None or pattern.fullmatch(info.key):
+                        matched = True
                         yield info
+        if not matched:
+            self._check_emptiness(seen=seen)
+
+    def _check_emptiness(self, *, seen: bool) -> None:
+        """Tell a place that is empty from one that was not meant.
+
+        A sink that replaces what earlier runs wrote would end up empty because of a typing error.
+        """
+        if seen:
+            raise ConfigError(
+                f"the glob {self.params.glob!r} matches none of the files in {self.location()}",
+                remedy="check `glob`: `*` stays within a folder, `**/*` enters all of them",
+                tag="missing",
+            )
+        if not self.objects.may_be_empty:
+            raise ConfigError(
+                f"there is nothing at {self.location()}",
+                remedy="check `prefix`: nothing in the bucket begins with it",
+                tag="missing",
+            )
 
     async def _resumed(self, cursor: ObjectCursor) -> ObjectInfo:
         info = await self.objects.head(cursor.key)

@@ -3,7 +3,8 @@
 The types come from running the query on no rows, so they are those of a run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,9 +14,9 @@ from nvisy_connectors.tabular import growth
 from nvisy_connectors.tabular.arrow_types import readable, stored_type
 from nvisy_connectors.tabular.bulk import known_type
 from nvisy_connectors.tabular.database import column_types, error_details, explained, select
-from nvisy_connectors.tabular.expression import ColumnUse, Expression, nearest
+from nvisy_connectors.tabular.expression import ColumnUse, Expression, existing, nearest
 from nvisy_connectors.tabular.syntax import BEFORE, RefusedError
-from nvisy_dagster.sdk import ConfigError
+from nvisy_dagster.sdk import ConfigError, raise_mistakes
 
 ROW = "row"
 """The only column that is handed over when no expression reads one."""
@@ -45,14 +46,18 @@ def bind(expressions: tuple[Expression, ...], schema: pa.Schema) -> Bound:
     """Type expressions against the columns of a batch; no rows are needed.
 
     Raises:
-        ConfigError: A column does not exist or is ambiguous, or no function takes these types.
+        ConfigError: A column does not exist or is ambiguous, or no function takes these types; of
+            all the expressions together.
     """
-    _check_together(expressions)
-    places = {
-        column_place(expression, use, schema): None
-        for expression in expressions
-        for use in expression.columns
-    }
+    errors: list[ConfigError] = []
+    with told(errors):
+        _check_together(expressions)
+    places: dict[int, None] = {}
+    readable_ones: list[Expression] = []
+    for expression in expressions:
+        with told(errors):
+            places |= {column_place(expression, use, schema): None for use in expression.columns}
+            readable_ones.append(expression)
     used = pa.schema([schema.field(place).remove_metadata() for place in places])
     untyped = Bound(expressions, tuple(used.names), (), ())
     try:
@@ -60,12 +65,25 @@ def bind(expressions: tuple[Expression, ...], schema: pa.Schema) -> Bound:
         records = untyped.inputs(pa.RecordBatch.from_arrays(no_rows, names=used.names))
     except pa.ArrowException as error:
         raise ConfigError(f"expressions cannot read these columns: {error}") from error
-    typed = [_typed(expression, records) for expression in expressions]
+    typed: list[tuple[str, pa.DataType]] = []
+    for expression in readable_ones:
+        with told(errors):
+            typed.append(_typed(expression, records))
+    raise_mistakes(errors)
     return replace(
         untyped,
         selected=tuple(sql for sql, _ in typed),
         types=tuple(kind for _, kind in typed),
     )
+
+
+@contextmanager
+def told(errors: list[ConfigError]) -> Generator[None]:
+    """Collect what is raised inside, so that what follows is looked at too."""
+    try:
+        yield
+    except ConfigError as error:
+        errors.append(error)
 
 
 def _check_together(expressions: Sequence[Expression]) -> None:
@@ -125,7 +143,7 @@ def column_place(expression: Expression, use: ColumnUse, schema: pa.Schema) -> i
             RefusedError(
                 f"there is no column {use.name!r}",
                 offset=use.offset,
-                remedy=nearest(use.name, names) or f"there are: {', '.join(names)[:300]}",
+                remedy=nearest(use.name, names) or existing(names),
             )
         )
     among = ", ".join(repr(names[place]) for place in found)

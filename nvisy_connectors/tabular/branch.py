@@ -9,12 +9,19 @@ from anyio import to_thread
 from pydantic import Field, model_validator
 
 from nvisy_connectors.tabular import bulk
-from nvisy_connectors.tabular.binding import Bound, bind
+from nvisy_connectors.tabular.binding import Bound, bind, told
 from nvisy_connectors.tabular.evaluation import evaluate
-from nvisy_connectors.tabular.expression import Expression, parse_expression
+from nvisy_connectors.tabular.expression import Expression, parse_expressions
 from nvisy_connectors.tabular.predicate import check_predicate
 from nvisy_connectors.tabular.syntax import MAX_CHARACTERS
-from nvisy_dagster.sdk import Capabilities, EdgeType, Params, Router
+from nvisy_dagster.sdk import (
+    Capabilities,
+    ConfigError,
+    EdgeType,
+    Params,
+    Router,
+    raise_mistakes,
+)
 
 RouteName = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -76,9 +83,10 @@ class Branch(Router[BranchParams]):
         Raises:
             ConfigError: An expression is not allowed, does not fit the schema or is no BOOLEAN.
         """
-        expressions = self._expressions()
+        expressions, errors = self._expressions()
         if incoming.schema is not None:
-            _bind_routes(expressions, incoming.schema)
+            errors += _mistakes(expressions, incoming.schema)
+        raise_mistakes(errors)
 
     async def route(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
         """Split a batch, in a worker thread.
@@ -90,7 +98,9 @@ class Branch(Router[BranchParams]):
         return await to_thread.run_sync(self._split_by_route, batch)
 
     def _split_by_route(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
-        [taken] = evaluate(_bind_routes(self._expressions(), batch.schema), batch)
+        expressions, errors = self._expressions()
+        raise_mistakes(errors)
+        [taken] = evaluate(_bind_routes(expressions, batch.schema), batch)
         places = taken.to_numpy()
         parts = (
             (name, batch.filter(pa.array(places == place)))
@@ -98,11 +108,29 @@ class Branch(Router[BranchParams]):
         )
         return {name: part for name, part in parts if part.num_rows}
 
-    def _expressions(self) -> tuple[Expression, ...]:
-        return tuple(
-            parse_expression(f"routes.{route.name}.when", route.when)
-            for route in self.params.routes
+    def _expressions(self) -> tuple[tuple[Expression, ...], list[ConfigError]]:
+        """Those that can be used, and what is wrong with the others."""
+        sound, errors = parse_expressions(
+            (f"routes.{route.name}.when", route.when, ("routes", index, "when"))
+            for index, route in enumerate(self.params.routes)
         )
+        return tuple(sound), errors
+
+
+def _mistakes(expressions: tuple[Expression, ...], schema: pa.Schema) -> list[ConfigError]:
+    """What is wrong with the routes, each looked at for itself."""
+    if not expressions:
+        return []
+    together: list[ConfigError] = []
+    with told(together):
+        _bind_routes(expressions, schema)
+    if not together:
+        return []
+    errors: list[ConfigError] = []
+    for expression in expressions:
+        with told(errors):
+            check_predicate(expression, bind((expression,), schema).types[0])
+    return errors or together
 
 
 def _bind_routes(expressions: tuple[Expression, ...], schema: pa.Schema) -> Bound:

@@ -5,7 +5,7 @@ parse tree, so that no second parser has to agree with it.
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -23,7 +23,10 @@ from nvisy_connectors.tabular.growth import Size
 from nvisy_connectors.tabular.refusals import not_allowed
 from nvisy_connectors.tabular.syntax import Node, RefusedError, parse_one
 from nvisy_dagster.sdk import ConfigError
+from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
 
+MAX_REASON = 300
+"""Longest reason that is shown: a name in an expression can be as long as the expression."""
 MAX_NODES = 5000
 """Most parts of one expression."""
 
@@ -49,27 +52,49 @@ class Expression:
     """It is one column and nothing else."""
     sizes: tuple[tuple[str, float], ...]
     """Bound on all its intermediate values together, see `growth`."""
+    place: tuple[str | int, ...] = ()
+    """Keys and indexes that lead to it in the params."""
 
     def error(self, refusal: RefusedError) -> ConfigError:
         """The refusal, in the words in which the user reads it."""
-        return expression_error(self.param, self.text, refusal)
+        return expression_error(self.param, self.text, refusal, self.place)
 
 
-def parse_expression(param: str, text: str) -> Expression:
+def parse_expression(param: str, text: str, place: tuple[str | int, ...] = ()) -> Expression:
     """Check the syntax of an expression and hold it against the allow-list.
 
     Args:
         param: Where it stands in the params, such as `where` or `set.length`.
         text: The expression.
+        place: Keys and indexes that lead to it in the params; by default `param` is its only key.
 
     Raises:
         ConfigError: It is not one expression, or uses something that is not allowed.
     """
+    place = place or (param,)
     try:
         columns, copies, sizes = _checked(text)
     except RefusedError as refusal:
-        raise expression_error(param, text, refusal) from None
-    return Expression(param, text, columns, copies, sizes)
+        raise expression_error(param, text, refusal, place) from None
+    return Expression(param, text, columns, copies, sizes, place)
+
+
+def parse_expressions(
+    texts: Iterable[tuple[str, str, tuple[str | int, ...]]],
+) -> tuple[list[Expression], list[ConfigError]]:
+    """Several expressions, each with the arguments of `parse_expression`.
+
+    Returns:
+        Those that can be used, and what is wrong with the others.
+    """
+    sound: list[Expression] = []
+    errors: list[ConfigError] = []
+    for param, text, place in texts:
+        try:
+            sound.append(parse_expression(param, text, place))
+        except ConfigError as error:
+            errors.append(error)
+    return sound, errors
 
 
 def reads(text: str) -> tuple[str, ...] | None:
@@ -81,15 +106,23 @@ def reads(text: str) -> tuple[str, ...] | None:
     return tuple(use.name for use in columns)
 
 
-def expression_error(param: str, text: str, refusal: RefusedError) -> ConfigError:
+def expression_error(
+    param: str, text: str, refusal: RefusedError, at: tuple[str | int, ...] = ()
+) -> ConfigError:
     """A refusal that names the param, the place in the text and the remedy."""
     place = ""
     data = text.encode(errors="surrogatepass")
     if refusal.offset is not None and 0 <= refusal.offset < len(data):
         before = data[: refusal.offset].decode(errors="ignore")
         place = f" (at character {len(before) + 1})"
+    reason = refusal.reason
+    if len(reason) > MAX_REASON:
+        reason = reason[:MAX_REASON] + "..."
     return ConfigError(
-        f"expression {param!r}: {refusal.reason}{place}", remedy=refusal.remedy, tag="expression"
+        f"expression {param!r}: {reason}{place}",
+        remedy=refusal.remedy,
+        tag="expression",
+        place=at,
     )
 
 
@@ -98,6 +131,12 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     folded = {known.lower(): known for known in reversed(names)}
     found = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
     return f"did you mean {folded[found[0]]!r}?" if found else None
+
+
+def existing(names: Sequence[str]) -> str:
+    """`there are: ...`: the author's own columns before those of the envelope."""
+    own_first = sorted(names, key=ENVELOPE_NAMES.__contains__)
+    return f"there are: {', '.join(own_first)[:300]}"
 
 
 @lru_cache(maxsize=32768)

@@ -7,16 +7,25 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from nvisy_connectors.tabular import bulk
+from nvisy_connectors.tabular.binding import told
 from nvisy_connectors.tabular.evaluation import evaluate
-from nvisy_connectors.tabular.expression import Expression, parse_expression
+from nvisy_connectors.tabular.expression import Expression, parse_expressions
 from nvisy_connectors.tabular.projection import (
     check_not_null,
     compute,
     project,
     schema_of_columns,
+    unknown_results,
 )
 from nvisy_connectors.tabular.syntax import MAX_CHARACTERS
-from nvisy_dagster.sdk import Capabilities, EdgeType, KernelAction, Params
+from nvisy_dagster.sdk import (
+    Capabilities,
+    ConfigError,
+    EdgeType,
+    KernelAction,
+    Params,
+    raise_mistakes,
+)
 from nvisy_dagster.sdk.arrow_schema import columns_of
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
 
@@ -78,11 +87,16 @@ class Map(KernelAction[MapParams]):
         Raises:
             ConfigError: An expression is not allowed or does not fit, or a column does not exist.
         """
-        expressions = self._expressions()
+        expressions, errors = self._expressions()
         if incoming.schema is None:
+            raise_mistakes(errors)
             return EdgeType(self._primitive_by_name(incoming.primitive))
-        made = compute(expressions, incoming.schema)
-        columns = project(self.params, incoming.schema, made.results)
+        results = unknown_results(self.params.set)
+        with told(errors):
+            results |= compute(expressions, incoming.schema).results
+        with told(errors):
+            columns = project(self.params, incoming.schema, results)
+        raise_mistakes(errors)
         schema = schema_of_columns(columns, incoming.schema)
         return EdgeType(_primitive(incoming.primitive, incoming.schema, schema), schema)
 
@@ -93,7 +107,9 @@ class Map(KernelAction[MapParams]):
             ConfigError: The params do not fit the columns of the batch.
             DataError: An expression fails on some rows, or gives NULL where that is not allowed.
         """
-        made = compute(self._expressions(), batch.schema)
+        expressions, errors = self._expressions()
+        raise_mistakes(errors)
+        made = compute(expressions, batch.schema)
         columns = project(self.params, batch.schema, made.results)
         values = evaluate(made.bound, batch)
         arrays = [column.of(batch, values) for column in columns]
@@ -101,10 +117,11 @@ class Map(KernelAction[MapParams]):
         schema = schema_of_columns(columns, batch.schema)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _expressions(self) -> dict[str, Expression]:
-        return {
-            name: parse_expression(f"set.{name}", text) for name, text in self.params.set.items()
-        }
+    def _expressions(self) -> tuple[dict[str, Expression], list[ConfigError]]:
+        """By column, and what is wrong with those that are left out."""
+        texts = ((f"set.{name}", text, ("set", name)) for name, text in self.params.set.items())
+        sound, errors = parse_expressions(texts)
+        return {str(one.place[-1]): one for one in sound}, errors
 
     def _primitive_by_name(self, primitive: str) -> str:
         """The primitive when no types are known: a column that is set is trusted to keep its."""

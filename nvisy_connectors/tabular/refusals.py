@@ -20,7 +20,8 @@ def not_allowed(name: str, offset: int | None) -> RefusedError:
     if name in {"list_apply", "list_filter", "list_reduce", "list_transform"}:
         return RefusedError("lambdas and list comprehensions are not allowed", offset=offset)
     kind, stability = _kind(name)
-    remedy = _nearest(name)
+    # A function of DuckDB was meant as it was written: one that is spelled alike is another one.
+    remedy = _nearest(name) if kind is None else None
     if kind == "aggregate":
         reason = f"the aggregate {name!r} is not allowed: an expression sees one record at a time"
     elif kind and kind.startswith("table"):

@@ -1,6 +1,8 @@
 """`nvisy dev`: Dagster's pages on a folder of graphs."""
 
+import errno
 import os
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +14,8 @@ from nvisy_dagster.cli.options import storage_option
 
 GRAPHS_VARIABLE = "NVISY_GRAPHS"
 """Read by `nvisy_dagster.translator.workspace`, whose import would load the graphs."""
+NOT_FOR_OUR_USERS = "Function `dev_command` is superseded"
+"""How the warning begins with which `dagster dev` recommends `dg dev`, which needs a project."""
 
 
 @click.command("dev", cls=NvisyCommand, short_help="Open Dagster on a folder of graphs.")
@@ -19,7 +23,13 @@ GRAPHS_VARIABLE = "NVISY_GRAPHS"
     "folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False)
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port to listen on.",
+)
 @storage_option
 def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
     """Open Dagster on a folder of graphs: launch, schedule, watch and trace runs in a browser.
@@ -35,12 +45,14 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
         raise ConfigError(
             "dagster-webserver is not installed", remedy="pip install 'nvisy-dagster[ui]'"
         )
+    _check_address(host, port)
     _tell_mistakes(folder)
     from nvisy_dagster.translator.instance import default_instance_home, prepare_instance_home
+    from nvisy_dagster.translator.storage_folder import writable_storage
 
     storage = (storage or default_storage()).resolve()
-    home = default_instance_home(storage).resolve()
-    prepare_instance_home(home)
+    with writable_storage(storage):
+        home = prepare_instance_home(default_instance_home(storage))
     environment = {
         **os.environ,
         GRAPHS_VARIABLE: str(folder.resolve()),
@@ -50,8 +62,32 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
     target = ["-m", "nvisy_dagster.translator.workspace", "-h", host, "-p", str(port)]
     click.echo(f"graphs of {folder.resolve()} on http://{host}:{port} (stop with Ctrl-C)")
     sys.stdout.flush()
-    arguments = [sys.executable, "-m", "dagster", "dev", *target]
+    silence = ["-W", f"ignore:{NOT_FOR_OUR_USERS}"]
+    arguments = [sys.executable, *silence, "-m", "dagster", "dev", *target]
     os.execve(sys.executable, arguments, environment)  # noqa: S606 - the point of this command
+
+
+def _check_address(host: str, port: int) -> None:
+    """See that the pages can be served there: Dagster would say so even if they cannot.
+
+    Raises:
+        ConfigError: Another program listens there, or this machine does not.
+    """
+    from nvisy_dagster.sdk import ConfigError
+
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With SO_REUSEADDR, as the server itself: an address that was just let go is free.
+        with socket.create_server(address[:2], family=family):
+            pass
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = "another program listens there" if taken else error.strerror or str(error)
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {reason}",
+            remedy="choose another port with --port, or another address with --host",
+            tag="address",
+        ) from error
 
 
 def _tell_mistakes(folder: Path) -> None:

@@ -20,8 +20,8 @@ class ExitCode(IntEnum):
 
 _MEANINGS = {
     ExitCode.SUCCESS: "success",
-    ExitCode.FAILED: "the run failed, or a system refused; run again to go on from the checkpoint",
-    ExitCode.WRONG: "wrong usage, graph, connections or params: nothing was run",
+    ExitCode.FAILED: "the run failed, or a system refused; it says what to do next",
+    ExitCode.WRONG: "wrong usage, graph, connections, params or storage: nothing was run",
     ExitCode.INTERRUPTED: "interrupted by SIGINT or SIGTERM; the checkpoint is kept",
     ExitCode.CONFLICT: "another live run of the same graph holds its state",
 }

@@ -13,6 +13,7 @@ from nvisy_dagster.cli.line_numbers import LineNumbers
 from nvisy_dagster.cli.loading import FileErrors
 from nvisy_dagster.engine.failure import NodeError, RunConflictError
 from nvisy_dagster.graph.errors import GraphErrors
+from nvisy_dagster.graph.reading import read_bytes
 from nvisy_dagster.sdk import ConfigError, NvisyError
 
 SHOWN = 50
@@ -120,6 +121,6 @@ def _lines(errors: GraphErrors) -> LineNumbers:
 
 def _text(path: Path | None) -> str:
     try:
-        return "" if path is None else path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return "" if path is None else read_bytes(path, what="document").decode()
+    except (GraphErrors, ValueError):
         return ""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,19 +20,19 @@ from nvisy_dagster.cli.interruption import (
     run_interruptible,
 )
 from nvisy_dagster.cli.loading import FileErrors, LoadedGraph, load
+from nvisy_dagster.cli.next_step import next_step
 from nvisy_dagster.cli.run_record import RunRecord
 from nvisy_dagster.cli.run_view import choose_view, print_table
 from nvisy_dagster.engine.connections import OpenConnections, open_connections
 from nvisy_dagster.engine.failure import NodeError, RunConflictError
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.run import run_plan
+from nvisy_dagster.engine.run import default_storage, run_plan
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.sdk import NvisyError
+from nvisy_dagster.translator.storage_folder import writable_storage
 
 if TYPE_CHECKING:
-    from nvisy_dagster.translator.execute import ExecutionFailure
-
-GOES_ON = "run it again: it goes on from the last checkpoint"
+    from nvisy_dagster.translator.failure import ToldFailure
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ class RunRequest:
     quiet: bool = False
     as_json: bool = False
     debug: bool = False
+
+    @property
+    def state_folder(self) -> Path:
+        """Root folder of run state."""
+        return (self.storage or default_storage()).resolve()
+
+    @property
+    def command(self) -> str:
+        """Runs the same graph with the same state again."""
+        words = ["nvisy", "run", str(self.graph)]
+        if self.connections_file:
+            words += ["--connections", str(self.connections_file)]
+        if self.storage:
+            words += ["--storage", str(self.storage)]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,7 @@ def run_graph(request: RunRequest) -> ExitCode:
     """Run a graph and tell how it went.
 
     Raises:
-        GraphErrors: The graph or its connections are wrong; nothing was run.
+        ConfigError: The graph, its connections or the storage folder are wrong; nothing was run.
     """
     loaded = load(request.graph, request.connections_file)
     try:
@@ -80,7 +96,10 @@ def run_graph(request: RunRequest) -> ExitCode:
         raise FileErrors(errors, loaded.connections_path or loaded.path) from errors
     record = RunRecord(loaded.plan)
     run = _engine_only if request.engine_only else _in_dagster
-    with choose_view(record, quiet=request.quiet) as view:
+    with (
+        writable_storage(request.state_folder),
+        choose_view(record, quiet=request.quiet) as view,
+    ):
         outcome = run(request, loaded, connections, record, view.observe)
     if outcome.error is None:
         record.succeed(outcome.metrics)
@@ -104,22 +123,13 @@ def _engine_only(
         run_plan,
         loaded.plan,
         connections.by_name,
-        storage=request.storage,
+        storage=request.state_folder,
         fresh=request.fresh,
         observe=observe,
     )
     try:
-        result = run_interruptible(call, partial(_stopping, record))
-    except TimeoutError as error:
-        # A node's own timeout is the node's error; this one is the run's.
-        seconds = loaded.plan.defaults.timeout.graph_seconds
-        timeout = NvisyError(
-            f"the run took longer than {seconds:g} s",
-            remedy='raise "timeout.graph_seconds", or run again: it goes on from the checkpoint',
-            tag="timeout",
-        )
-        timeout.__cause__ = error
-        return Outcome(error=timeout)
+        with writable_storage(request.state_folder):
+            result = run_interruptible(call, partial(_stopping, record))
     except Exception as error:  # noqa: BLE001 - told to the user, whatever it is
         return Outcome(error=error)
     return Outcome(result.run_id, result.resumed, list(result.metrics.values()))
@@ -149,7 +159,7 @@ def _in_dagster(
         result = execute_plan(
             loaded.plan,
             loaded.connections,
-            storage=request.storage,
+            storage=request.state_folder,
             observe=listen_and_observe,
             fresh=request.fresh,
         )
@@ -165,14 +175,18 @@ def _in_dagster(
     return Outcome(result.run_id, result.resumed, result.metrics, error)
 
 
-def _raised(failure: "ExecutionFailure") -> NvisyError:
+def _raised(failure: "ToldFailure") -> NvisyError:
     """The error that the failure of a run in Dagster tells of."""
     if failure.tag == RunConflictError.default_tag:
         return RunConflictError(failure.message, remedy=failure.remedy)
     if failure.node is None:
         return NvisyError(failure.message, remedy=failure.remedy, tag=failure.tag)
     error = NodeError(
-        failure.node, failure.message, retryable=False, remedy=failure.remedy, tag=failure.tag
+        failure.node,
+        failure.message,
+        retryable=failure.retryable,
+        remedy=failure.remedy,
+        tag=failure.tag,
     )
     # Its message names the node already.
     error.message = failure.message
@@ -186,30 +200,29 @@ def _stopping(record: RunRecord) -> None:
 def _tell(
     request: RunRequest, record: RunRecord, outcome: Outcome, scrub: Callable[[str], str]
 ) -> None:
-    if request.debug and outcome.error is not None:
-        click.echo(scrub("".join(traceback.format_exception(outcome.error))), err=True)
+    error = outcome.error
+    if request.debug and error is not None:
+        click.echo(scrub("".join(traceback.format_exception(error))), err=True)
     if request.as_json:
         click.echo(json.dumps(_to_json(request, record, outcome, scrub), indent=2))
         return
     if not request.quiet:
         print_table(record)
-    if outcome.error is None:
+    if error is None:
         if not request.quiet:
             click.echo(_summary(record, outcome))
         return
-    for line in _failure_lines(request, outcome.error, scrub):
+    for line in _failure_lines(error, scrub):
         click.echo(line, err=True)
+    step = next_step(error, record.plan, request.state_folder, request.command)
+    if step is not None:
+        click.echo(f"  next: {step}", err=True)
 
 
-def _failure_lines(
-    request: RunRequest, error: Exception, scrub: Callable[[str], str]
-) -> Iterator[str]:
+def _failure_lines(error: Exception, scrub: Callable[[str], str]) -> Iterator[str]:
     if isinstance(error, InterruptedRunError):
-        yield "interrupted: every client is closed, and what was committed stays"
-    else:
-        yield from error_lines(error, scrub)
-    if not isinstance(error, GraphErrors | RunConflictError):
-        yield f"  next: {GOES_ON} (nvisy run {request.graph})"
+        return iter(["interrupted: every client is closed, and what was committed stays"])
+    return error_lines(error, scrub)
 
 
 def _summary(record: RunRecord, outcome: Outcome) -> str:
@@ -229,11 +242,14 @@ def _to_json(
     request: RunRequest, record: RunRecord, outcome: Outcome, scrub: Callable[[str], str]
 ) -> dict[str, Any]:
     error = outcome.error
+    step: str | None = None
     failure: dict[str, Any] | None = None
     if isinstance(error, InterruptedRunError):
-        failure = {"kind": "interrupted", "message": "a signal ended the run", "remedy": GOES_ON}
+        failure = {"kind": "interrupted", "message": "a signal ended the run", "remedy": None}
     elif error is not None:
         failure = describe(error, scrub)
+    if error is not None:
+        step = next_step(error, record.plan, request.state_folder, request.command)
     return {
         "success": error is None,
         "graph": record.plan.name,
@@ -243,4 +259,5 @@ def _to_json(
         "seconds": record.seconds,
         "nodes": [node.to_json() for node in record.nodes.values()],
         "error": failure,
+        "next": step,
     }

@@ -33,15 +33,17 @@ def command(  # noqa: PLR0913, PLR0917 - one argument per option
     records and where each of them came from.
     """
     from nvisy_dagster.cli.loading import load
-    from nvisy_dagster.cli.searching import describe_hit, draw_hit, search
+    from nvisy_dagster.cli.searching import describe_hit, draw_hit, reads_whole_objects, search
 
-    hits = search(load(graph, connections_file), question, sink, embed, limit)
+    loaded = load(graph, connections_file)
+    hits = search(loaded, question, sink, embed, limit)
     if as_json:
         document = {"question": question, "hits": [describe_hit(hit) for hit in hits]}
         click.echo(json.dumps(document, indent=2, default=str))
         return
     if not hits:
         click.echo("nothing found: the sink is empty")
+    whole = reads_whole_objects(loaded.plan)
     for number, hit in enumerate(hits, 1):
-        for line in draw_hit(number, hit):
+        for line in draw_hit(number, hit, whole=whole):
             click.echo(line)

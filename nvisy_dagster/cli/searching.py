@@ -1,6 +1,7 @@
 """Asking a vector sink: find it and the model before it, embed, search, trace the hits."""
 
 import os
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,11 @@ from nvisy_dagster.sdk import ConfigError, NvisyError
 from nvisy_dagster.sdk.search import Hit, Searchable
 
 WIDEST = 100
+INDENT = "   "
+WHOLE = {"document", "blob"}
+"""Primitives of sources that make one record of an object."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What a text may hold that a terminal takes for orders."""
 
 
 @runtime_checkable
@@ -148,17 +154,43 @@ def trace(hit: Hit) -> dict[str, Any]:
     }
 
 
-def draw_hit(number: int, hit: Hit) -> Iterator[str]:
-    """A hit for people."""
+def reads_whole_objects(plan: Plan) -> bool:
+    """Whether every source makes one record of each object, so that its position says nothing."""
+    outputs = [node.output for node in plan.nodes.values() if node.kind == "source"]
+    return all(output is not None and output.primitive in WHOLE for output in outputs)
+
+
+def draw_hit(number: int, hit: Hit, *, whole: bool) -> Iterator[str]:
+    """A hit for people.
+
+    Args:
+        number: Its place among the hits.
+        hit: The hit.
+        whole: Whether a source makes one record of each object.
+    """
     yield click.style(f"{number}. score {hit.score:.4f}", bold=True)
     width = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
-    text = str(hit.payload.get("text") or "")
-    yield from textwrap.wrap(text, width, initial_indent="   ", subsequent_indent="   ")
+    yield from _text_lines(str(hit.payload.get("text") or ""), width)
     found = trace(hit)
-    place = f" at position {found['position']}" if found["position"] is not None else ""
+    position = found["position"]
+    alone = position is None or (whole and position == 0)
+    place = "" if alone else f" at position {position}"
     span = "" if found["end"] is None else f", characters {found['start']} to {found['end']}"
     style: Callable[[str], str] = lambda line: click.style(line, dim=True)  # noqa: E731
     yield style(f"   from   {found['source'] or 'an unknown source'}{place}{span}")
     steps = [found["id"], ", ".join(found["parents"]) or "no parent", found["root"] or "no root"]
     yield style(f"   trace  {steps[0]} <- parent {steps[1]} <- root {steps[2]}")
     yield ""
+
+
+def _text_lines(text: str, width: int) -> Iterator[str]:
+    """The lines of a text, as they are, but for those that are too wide: code stays readable."""
+    lines = [_CONTROL.sub("", line.expandtabs(4)).rstrip() for line in text.splitlines()]
+    kept = [number for number, line in enumerate(lines) if line]
+    for line in lines[kept[0] : kept[-1] + 1] if kept else ():
+        begins = INDENT + line[: len(line) - len(line.lstrip())]
+        if len(begins) > width // 2:
+            begins = INDENT
+        yield from textwrap.wrap(
+            line.lstrip(), width, initial_indent=begins, subsequent_indent=begins
+        ) or [""]

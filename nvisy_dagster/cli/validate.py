@@ -46,20 +46,28 @@ def _check(
 ) -> dict[str, Any]:
     """Validate one file; returns what was found, as JSON."""
     from nvisy_dagster.cli.failures import error_lines, mistakes
-    from nvisy_dagster.cli.loading import load
+    from nvisy_dagster.cli.loading import check_connections, load
     from nvisy_dagster.graph.errors import GraphErrors
 
+    wrong: list[GraphErrors] = []
+    loaded: LoadedGraph | None = None
     try:
         loaded = load(path, connections_file)
-        unset = _check_connections(loaded)
     except GraphErrors as errors:
-        for line in error_lines(errors):
-            tell(line)
-        return {"file": str(path), "valid": False, "mistakes": mistakes(errors)}
+        wrong.append(errors)
+    connections = check_connections(path, connections_file)
+    if connections.wrong is not None:
+        wrong.append(connections.wrong)
+    if wrong or loaded is None:
+        for errors in wrong:
+            for line in error_lines(errors):
+                tell(line)
+        found = [one for errors in wrong for one in mistakes(errors)]
+        return {"file": str(path), "valid": False, "mistakes": found}
     plan = loaded.plan
     counts = f"{_count(len(plan.nodes), 'node')}, {_count(len(plan.stages), 'stage')}"
     tell(f"{path}: {click.style('ok', fg='green')} ({plan.name}: {counts})")
-    for message in unset:
+    for message in connections.unset:
         tell(f"  a run needs more: {message}")
     return {
         "file": str(path),
@@ -68,37 +76,8 @@ def _check(
         "name": plan.name,
         "nodes": len(plan.nodes),
         "stages": len(plan.stages),
-        "unset": unset,
+        "unset": connections.unset,
     }
-
-
-def _check_connections(loaded: "LoadedGraph") -> list[str]:
-    """Check the fields of the connections that are used.
-
-    Returns:
-        What a run needs that is not there now, such as variables that are not set. That is no
-        mistake in a file: the machine that runs the graph may well have them.
-
-    Raises:
-        GraphErrors: A field is wrong.
-    """
-    import os
-
-    from nvisy_dagster.cli.loading import FileErrors
-    from nvisy_dagster.engine.connections import open_connections
-    from nvisy_dagster.graph.connections import resolve_secrets
-    from nvisy_dagster.graph.errors import GraphErrors
-
-    used = {node.connection for node in loaded.plan.nodes.values() if node.connection}
-    try:
-        resolve_secrets(loaded.connections, os.environ, used)
-    except GraphErrors as errors:
-        return [error.message for error in errors.errors]
-    try:
-        open_connections(loaded.plan, loaded.connections, os.environ)
-    except GraphErrors as errors:
-        raise FileErrors(errors, loaded.connections_path or loaded.path) from errors
-    return []
 
 
 def _count(number: int, word: str) -> str:

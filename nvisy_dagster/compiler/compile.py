@@ -1,12 +1,14 @@
 """From a graph to its plan, or to everything that is wrong with it."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 
+from nvisy_dagster.compiler.destinations import check_destinations
 from nvisy_dagster.compiler.edge_types import EdgeTypes
 from nvisy_dagster.compiler.plan import Node, Plan
 from nvisy_dagster.compiler.problems import Problems
@@ -19,11 +21,17 @@ from nvisy_dagster.graph.connections import (
     find_connections,
     load_connections,
 )
-from nvisy_dagster.graph.errors import GraphError, GraphErrors
-from nvisy_dagster.graph.load import UnsoundGraphErrors, build_graph, load_graph
-from nvisy_dagster.graph.model import Graph
+from nvisy_dagster.graph.errors import GraphError, GraphErrors, shown
+from nvisy_dagster.graph.load import (
+    UnsoundGraphErrors,
+    build_graph,
+    contradictions,
+    load_graph,
+)
+from nvisy_dagster.graph.model import BranchNode, Graph
 from nvisy_dagster.graph.policies import Policies
 from nvisy_dagster.graph.salvage import without_echoes
+from nvisy_dagster.graph.secret_references import STORES, references, texts
 from nvisy_dagster.registry import Registry, installed
 from nvisy_dagster.sdk import Component, EdgeType, Params
 
@@ -56,10 +64,13 @@ def compile_graph(
     resolved = resolver.resolve()
     _prepare(resolved.values())
     types = EdgeTypes(resolved, shape, problems).check()
+    check_destinations(resolved.values(), connections, folder, problems)
+    _check_references(graph, problems)
     _check_policies(graph, problems)
     _check_schedule(graph, problems)
     if problems.errors:
-        raise GraphErrors(problems.errors, file=file)
+        # One cause may be found at several nodes.
+        raise GraphErrors(list(dict.fromkeys(problems.errors)), file=file)
     return _plan(graph, resolved, shape, types, folder)
 
 
@@ -86,7 +97,7 @@ def compile_file(
         lambda: load_graph(path, connections=defined),
         {**defined, **(connections or {})},
         registry,
-        path.resolve().parent,
+        Path(os.path.realpath(path)).parent,
         path.name,
     )
 
@@ -166,7 +177,26 @@ def _prepare(nodes: Iterable[Resolved]) -> None:
         component.prepare(some)
 
 
+def _check_references(graph: Graph, problems: Problems) -> None:
+    """References in params stay as they are: they would become names of folders and tables."""
+    for index, node in enumerate(graph.nodes):
+        if isinstance(node, BranchNode):
+            continue
+        for steps, text in texts(node.params):
+            for body in references(text) if "${" in text else ():
+                if body.partition(":")[0] in STORES:
+                    problems.add(
+                        "nodes",
+                        index,
+                        "params",
+                        *steps,
+                        message=f"{shown('${' + body + '}')} is not replaced in params",
+                        remedy="references belong in connections.json; write the value itself here",
+                    )
+
+
 def _check_policies(graph: Graph, problems: Problems) -> None:
+    problems.errors.extend(contradictions(graph).values())
     if graph.rate_limit is not None:
         problems.add("rate_limit", message='"rate_limit" is not built yet', remedy="remove it")
     for index, node in enumerate(graph.nodes):
@@ -190,6 +220,13 @@ def _check_schedule(graph: Graph, problems: Problems) -> None:
             message=f'"{cron}" is not a cron expression',
             remedy="five fields: minute hour day month weekday, such as 0 3 * * *",
         )
+        return
+    try:
+        croniter(cron).get_next()
+    except CroniterBadDateError:
+        message = f'"{cron}" never fires: no such day ever comes'
+        remedy = "choose a day that the month has"
+        problems.add("schedule", "cron", message=message, remedy=remedy)
 
 
 def _plan(

@@ -1,12 +1,23 @@
 """Which primitive and schema every edge carries, and whether its reader can take it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pyarrow as pa
 
 from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.compiler.resolve import Resolved
 from nvisy_dagster.compiler.structure import Shape
-from nvisy_dagster.sdk import Action, Component, ConfigError, Connection, EdgeType, Router, Sink, Source
+from nvisy_dagster.sdk import (
+    Action,
+    Component,
+    ConfigError,
+    Connection,
+    EdgeType,
+    Router,
+    Sink,
+    Source,
+)
 
 
 class EdgeTypes:
@@ -61,10 +72,9 @@ class EdgeTypes:
             self._report(resolved, made)
 
     def _report(self, resolved: Resolved, error: ConfigError) -> None:
-        where = ["nodes", resolved.index]
-        if resolved.kind != "branch":
-            where.append("params")
-        self._problems.add(*where, message=error.message, remedy=error.remedy)
+        # A branch says its params on the node itself.
+        where = () if resolved.kind == "branch" else ("params",)
+        self._problems.add_refused(error, "nodes", resolved.index, *where)
 
     def _incoming(self, node_id: str, resolved: Resolved) -> EdgeType | None:
         """What reaches the node; `None` when an input is unsound, which was reported there."""
@@ -91,7 +101,8 @@ class EdgeTypes:
                 self._problems.add(
                     "nodes",
                     resolved.index,
-                    message=f'"{before[0]}" and "{name}" bring different columns',
+                    message=f'"{before[0]}" and "{name}" bring different columns: '
+                    + _difference(before[0], first.schema, name, schema),
                     remedy='make them equal with a "map" before they meet',
                 )
                 return None
@@ -148,6 +159,32 @@ def _output(component: Component[Any], incoming: EdgeType | None) -> EdgeType | 
     if isinstance(component, Sink):
         component.check(incoming)
     return None
+
+
+def _difference(one: str, of_one: pa.Schema, other: str, of_other: pa.Schema) -> str:
+    """Which columns of two schemas differ, and how."""
+    parts = [
+        f"only {node} has {_some(missing)}"
+        for node, mine, theirs in ((f'"{one}"', of_one, of_other), (f'"{other}"', of_other, of_one))
+        if (missing := [repr(name) for name in mine.names if name not in theirs.names])
+    ]
+    changed = [
+        f"{field.name!r} is {_kind(field)} in one and {_kind(of_other.field(place))} in the other"
+        for field in of_one
+        if (place := of_other.get_field_index(field.name)) >= 0 and field != of_other.field(place)
+    ]
+    if changed:
+        parts.append(_some(changed))
+    return "; ".join(parts) or f"their order differs ({', '.join(of_other.names)[:200]})"
+
+
+def _kind(field: pa.Field) -> str:
+    return str(field.type)[:100] + ("" if field.nullable else " not null")
+
+
+def _some(words: Sequence[str], few: int = 5) -> str:
+    more = len(words) - few
+    return ", ".join(words[:few]) + (f" and {more} more" if more > 0 else "")
 
 
 def _listed(primitives: frozenset[str]) -> str:

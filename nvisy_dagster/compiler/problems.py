@@ -1,7 +1,5 @@
 """Collecting every mistake of a graph, each with its JSON path."""
 
-from collections.abc import Callable
-
 from pydantic import BaseModel, ValidationError
 
 from nvisy_dagster.graph.errors import GraphError
@@ -9,6 +7,7 @@ from nvisy_dagster.graph.explain import explain
 from nvisy_dagster.graph.model import Graph
 from nvisy_dagster.graph.places import Step
 from nvisy_dagster.sdk import ConfigError
+from nvisy_dagster.sdk.errors import mistakes_in
 
 
 class Problems:
@@ -30,15 +29,7 @@ class Problems:
         """What pydantic found in the value at this place."""
         self.errors.extend(explain(error, model, self._graph.places, base))
 
-    def attempt(self, check: Callable[[], object], *steps: Step) -> bool:
-        """Run a pure check of a component; its error becomes a mistake at this place.
-
-        Returns:
-            Whether it passed.
-        """
-        try:
-            check()
-        except ConfigError as error:
-            self.add(*steps, message=error.message, remedy=error.remedy)
-            return False
-        return True
+    def add_refused(self, error: ConfigError, *base: Step) -> None:
+        """What a component found wrong with the params at this place: all of it."""
+        for one in mistakes_in(error):
+            self.add(*base, *one.place, message=one.message, remedy=one.remedy)

@@ -11,7 +11,7 @@ from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.graph.errors import suggest
 from nvisy_dagster.graph.model import ActionNode, BranchNode, Graph, SinkNode, SourceNode
-from nvisy_dagster.graph.planned import PLANNED_ACTIONS, PLANNED_CONNECTORS
+from nvisy_dagster.graph.planned import PLANNED_ACTIONS, PLANNED_CONNECTORS, PLANNED_PROVIDERS
 from nvisy_dagster.registry import Registry, missing_modules
 from nvisy_dagster.sdk import Component, Connection, Params, Router
 
@@ -171,15 +171,16 @@ class Resolver:
         if kind is None:
             self._problems.add(*where, message=f'"{component.name}" takes no connection')
         elif self._connections is not None:
-            self._defined(where, name, kind, self._connections)
+            self._defined(where, node, name, kind)
 
     def _defined(
         self,
         where: tuple[str | int, ...],
+        node: SourceNode | ActionNode | SinkNode,
         name: str,
         kind: type[Connection],
-        connections: Mapping[str, NamedConnection],
     ) -> None:
+        connections = self._connections or {}
         named = connections.get(name)
         if named is None:
             self._problems.add(
@@ -188,8 +189,19 @@ class Resolver:
                 remedy=suggest(name, connections)
                 or "define it in connections.json beside the graph",
             )
+        elif named.type != kind.type and self._is_unbuilt(named.type):
+            # A provider that is not built is told at the param that asks for it.
+            if node.params.get("provider") != named.type:
+                message = f'connection "{name}" is of type "{named.type}", which is not built yet'
+                self._problems.add(*where, message=message, remedy=f'use one of "{kind.type}"')
         elif named.type != kind.type:
             self._problems.add(
                 *where,
                 message=f'connection "{name}" is of type "{named.type}", not "{kind.type}"',
+                remedy=f'name a connection of type "{kind.type}"',
             )
+
+    def _is_unbuilt(self, kind: str) -> bool:
+        """Whether a connection type is planned, and nothing here can use it."""
+        planned = kind in PLANNED_CONNECTORS | PLANNED_PROVIDERS
+        return planned and kind not in self._registry.connection_types()

@@ -1,6 +1,6 @@
 """The shape of a graph: ids, edges, arity, cycles, reachability."""
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from nvisy_dagster.compiler.problems import Problems
@@ -156,15 +156,12 @@ def _route_names(node: BranchNode) -> list[str]:
 
 
 def _check_branch(index: int, node: BranchNode, used: set[str], problems: Problems) -> None:
-    names = _route_names(node)
-    for name, count in Counter(names).items():
-        if count > 1:
-            message = f'route "{name}" is named {count} times'
-            problems.add("nodes", index, "routes", message=message, remedy="rename one")
+    for place, name in enumerate(_route_names(node)):
         if name not in used:
+            where = ("routes", place, "name") if place < len(node.routes) else ("default",)
             message = f'route "{name}" of branch "{node.id}" leads nowhere'
             remedy = "add an edge with this route, or remove the route"
-            problems.add("nodes", index, "routes", message=message, remedy=remedy)
+            problems.add("nodes", index, *where, message=message, remedy=remedy)
 
 
 def _report_cycles(graph: Graph, shape: Shape, problems: Problems) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from nvisy_dagster.engine.message import END, Barrier, End, Message, size_of
 
-DEFAULT_LIMIT_BYTES = 32 * 1024 * 1024
+DEFAULT_LIMIT_BYTES = 8 * 1024 * 1024
 
 
 class Channel:

@@ -1,5 +1,6 @@
 """`connections.json`: the systems a graph talks to, defined beside it."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,11 @@ class Connections(Mapping[str, NamedConnection]):
     def __len__(self) -> int:
         return len(self._named)
 
+    @property
+    def places(self) -> Places:
+        """Where their author wrote what."""
+        return self._places
+
     def path(self, name: str, *steps: Step) -> str:
         """JSON path, in the document as it was written, of a field of a connection."""
         return self._places.path((name, *steps))
@@ -106,7 +112,8 @@ def find_connections(graph: Path, root: Path | None = None) -> Path | None:
             count, the nearest first; without it, or when the graph is not below it, only the
             graph's own folder does.
     """
-    folder = graph.resolve().parent
+    # Unlike `Path.resolve`, it takes links that lead in a circle; reading will tell of them.
+    folder = Path(os.path.realpath(graph)).parent
     top = root.resolve() if root is not None else folder
     folders = [folder, *folder.parents]
     last = folders.index(top) if top in folders else 0
@@ -212,6 +219,20 @@ def resolve_secrets(
         GraphErrors: Variables are missing or stores not available: all of them, each with its
             connection, its field and its name, never with a value.
     """
+    resolved, errors = resolve_what_is_set(connections, environ, names)
+    if errors:
+        raise GraphErrors(errors, what="connections", file=connections.file)
+    return resolved
+
+
+def resolve_what_is_set(
+    connections: Connections, environ: Mapping[str, str], names: Iterable[str] | None = None
+) -> tuple[dict[str, ResolvedConnection], list[GraphError]]:
+    """As `resolve_secrets`, but a reference to what is not there is left as it is.
+
+    Returns:
+        The connections, and what is not there, each with its place.
+    """
     resolved: dict[str, ResolvedConnection] = {}
     errors: list[GraphError] = []
     for name in connections if names is None else dict.fromkeys(names):
@@ -219,9 +240,7 @@ def resolve_secrets(
             resolver = _Resolver(connections, name, environ)
             resolved[name] = resolver.resolve()
             errors.extend(resolver.errors)
-    if errors:
-        raise GraphErrors(errors, what="connections", file=connections.file)
-    return resolved
+    return resolved, errors
 
 
 class _Resolver:

@@ -29,6 +29,9 @@ _A = {
     "bool_type": "true or false",
     "int_type": "a whole number",
     "float_type": "a number",
+    "bool_parsing": "true or false",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
     "dict_type": "an object",
     "model_type": "an object",
     "model_attributes_type": "an object",
@@ -124,7 +127,9 @@ def _unknown_tag(key: str, context: Mapping[str, Any], value: Any) -> Words:  # 
 
 def _worded(kind: str, context: Mapping[str, Any], finding: ErrorDetails) -> Words:
     if kind in _A:
-        return f"should be {_A[kind]}, not {describe(finding['input'])}", None
+        said = finding["input"]
+        fraction = kind == "int_type" and isinstance(said, float)
+        return f"should be {_A[kind]}, not {said if fraction else describe(said)}", None
     if kind == "string_pattern_mismatch":
         pattern = str(context["pattern"])
         remedy = f"use {_PATTERNS.get(pattern, f'what matches {pattern}')}"
@@ -132,7 +137,7 @@ def _worded(kind: str, context: Mapping[str, Any], finding: ErrorDetails) -> Wor
     if kind == "literal_error":
         return _literal(str(context["expected"]), finding["input"])
     if kind == "int_from_float":
-        return "should be a whole number", None
+        return f"should be a whole number, not {finding['input']}", None
     bound = _BOUNDS.get(kind)
     if bound is not None:
         said = finding["input"]

@@ -15,7 +15,7 @@ from nvisy_dagster.graph.model import MAX_EDGES, MAX_NODES, Graph
 from nvisy_dagster.graph.nvisy_format import Translation, is_published, translate_graph
 from nvisy_dagster.graph.places import Places, Steps, json_path
 from nvisy_dagster.graph.reading import read_bytes
-from nvisy_dagster.graph.salvage import salvage
+from nvisy_dagster.graph.salvage import salvage, without_echoes
 
 WIDEST = 1000
 """Most entries of an object or array that is neither params nor metadata."""
@@ -141,19 +141,35 @@ def _too_wide(document: Mapping[str, Any]) -> Iterator[GraphError]:
 
 
 def _validate(document: Mapping[str, Any], places: Places) -> tuple[Graph | None, list[GraphError]]:
+    errors: list[GraphError] = []
     try:
         graph = Graph.model_validate(document).placed(places)
     except ValidationError as error:
-        return salvage(document, error, places), explain(error, Graph, places)
-    errors: list[GraphError] = []
+        graph, errors = salvage(document, error, places), explain(error, Graph, places)
+        if graph is None:
+            return None, errors
+    found = contradictions(graph)
+    if not found:
+        return graph, errors
+    errors += without_echoes(list(found.values()), errors)
+    nodes = [
+        node.model_copy(update={"retry": None}) if index in found else node
+        for index, node in enumerate(graph.nodes)
+    ]
+    return graph.model_copy(update={"nodes": tuple(nodes)}).placed(places), errors
+
+
+def contradictions(graph: Graph) -> dict[int, GraphError]:
+    """Policies of nodes that contradict the graph's own, by the index of the node."""
+    found: dict[int, GraphError] = {}
     for index, node in enumerate(graph.nodes):
         try:
             graph.policies(node)
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
             remedy = "the graph's own policy is the default of what the node does not say"
-            errors.append(GraphError(graph.path("nodes", index, "retry"), message, remedy))
-    return graph, errors
+            found[index] = GraphError(graph.path("nodes", index, "retry"), message, remedy)
+    return found
 
 
 def _named(document: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:

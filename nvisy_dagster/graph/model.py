@@ -153,18 +153,23 @@ class BranchNode(NodeBase):
     @model_validator(mode="after")
     def _routes_differ(self) -> Self:
         seen: set[str | None] = set()
-        for index, route in enumerate(self.routes):
-            if route.name in seen:
+        names: list[tuple[str, tuple[Step, ...]]] = [
+            (route.name, ("routes", index, "name")) for index, route in enumerate(self.routes)
+        ]
+        if self.default is not None:
+            names.append((self.default, ("default",)))
+        for name, place in names:
+            if name in seen:
                 raise PydanticCustomError(
                     "repeated",
                     "another route is named {name} already",
                     {
-                        "name": f'"{route.name}"',
-                        "at": ("routes", index, "name"),
+                        "name": f'"{name}"',
+                        "at": place,
                         "remedy": "give each route its own name",
                     },
                 )
-            seen.add(route.name)
+            seen.add(name)
         return self
 
 

@@ -38,6 +38,11 @@ class Links:
         """Published names (action or stream) of the nodes before a node."""
         return self._near(self._before, index)
 
+    def place_before(self, index: Any) -> Steps | None:  # noqa: ANN401 - a step of a path
+        """Where the first node before a node stands in the author's document."""
+        before = self._before.get(self._ids.get(index, ""), ())
+        return next((("nodes", i) for i, name in self._ids.items() if name in before[:1]), None)
+
     def _near(self, near: Mapping[str, list[str]], index: int) -> list[str]:
         return [self._names.get(other, "") for other in near.get(self._ids.get(index, ""), ())]
 

@@ -13,7 +13,7 @@ from nvisy_dagster.graph import nvisy_tables as tables
 from nvisy_dagster.graph.errors import GraphError, shown, suggest
 from nvisy_dagster.graph.explain import describe
 from nvisy_dagster.graph.nvisy_edges import Links, links_of
-from nvisy_dagster.graph.nvisy_params import SHAPED_KEYS, identifier, shaped, where
+from nvisy_dagster.graph.nvisy_params import ANYTHING, SHAPED_KEYS, shaped, where
 from nvisy_dagster.graph.places import Steps, json_path
 
 Object = dict[str, Any]
@@ -220,16 +220,30 @@ class _Node:
         self._rename(node, "provider", "connector", tables.PROVIDER_CONNECTORS.get(provider or ""))
         node.pop("stream", None)
         if stream is None:
+            self._params_unknown("stream")
             return
         if tables.STREAMS[stream] != kind:
             fitting = [name for name, fits in tables.STREAMS.items() if fits == kind]
             self._report(("stream",), f'"{stream}" is no stream of a {kind}', suggest("", fitting))
+            self._params_unknown("stream")
+            return
         if provider is not None and provider.partition("/")[0] != stream.partition("/")[0]:
             message = f'"{provider}" has no stream "{stream}"'
             self._report(("stream",), message, "use a stream of its own module")
+            self._params_unknown("stream")
+            return
         params = self._params(node, tables.STREAM_PARAMS[stream], stream)
         if params is not None and stream.startswith("object/"):
-            params.setdefault("format", self._format(stream))
+            params["format"] = self._format(stream)
+            self.moved["params", "format"] = (*self._place, "stream")
+            before = self._links.place_before(self._place[1])
+            if stream == "object/write" and params["format"] == "binary" and before:
+                # It writes what is read there: one mistake, told where it begins.
+                self.moved["params", "format"] = (*before, "stream")
+
+    def _params_unknown(self, key: str) -> None:
+        """Nobody can tell which params are right: what is said about them is about this key."""
+        self.moved["params",] = (*self._place, key)
 
     def _format(self, stream: str) -> str:
         if stream == "object/read":
@@ -328,7 +342,7 @@ class _Node:
         said = cast("Object", predicate)
         if "conditions" not in said:
             said = {"conditions": [said]}
-        return where(said, place, self.errors.append) or identifier("unknown")
+        return where(said, place, self.errors.append) or ANYTHING
 
     def _report(self, steps: Steps, message: str, remedy: str | None) -> None:
         self.errors.append(GraphError(json_path((*self._place, *steps)), message, remedy))

@@ -13,6 +13,8 @@ _CONDITION_KEYS = frozenset({"column", "op", "value"})
 OPERATORS = ("eq", "neq", *COMPARISONS, "in", "notIn", "isNull", "isNotNull")
 # Text that is no number becomes NULL, as it does there. A text is true unless it is empty or
 # spells a false value; there "false" and "0" are true too, which no author can have meant.
+ANYTHING = "TRUE"
+"""Stands where the condition that was meant is not known."""
 CASTS = {
     "string": "CAST({0} AS VARCHAR)",
     "number": "TRY_CAST({0} AS DOUBLE)",
@@ -64,10 +66,11 @@ def where(params: Mapping[str, Any], steps: Steps, report: Report) -> str | None
         report(_wanted(steps, "conditions", "an array of conditions", conditions))
         return None
     mode = params.get("mode", "and")
-    if mode not in ("and", "or"):
+    known = mode in ("and", "or")
+    if not known:
         path = json_path((*steps, "mode"))
-        report(GraphError(path, 'should be "and" or "or", not ' + describe(mode)))
-        return None
+        said = shown(mode) if isinstance(mode, str) else describe(mode)
+        report(GraphError(path, 'should be "and" or "or", not ' + said))
     parts: list[str] = []
     for index, condition in enumerate(cast("list[Any]", conditions)):
         try:
@@ -75,7 +78,7 @@ def where(params: Mapping[str, Any], steps: Steps, report: Report) -> str | None
         except _MistakeError as error:
             place = (*steps, "conditions", index, *error.steps)
             report(GraphError(json_path(place), error.message, error.remedy))
-    if len(parts) != len(cast("list[Any]", conditions)):
+    if not known or len(parts) != len(cast("list[Any]", conditions)):
         return None
     return f" {mode.upper()} ".join(parts) or ("TRUE" if mode == "and" else "FALSE")
 
@@ -164,8 +167,8 @@ def shaped(
     """What an action of ours needs that a renaming cannot give: (param, value, its origin)."""
     if action == "sql/filter":
         expression = where(params, steps, report)
-        if expression is not None:
-            yield "where", expression, "conditions"
+        # After a mistake anything will do that is none itself.
+        yield "where", expression or ANYTHING, "conditions"
     elif action == "sql/coerce":
         yield "set", casts(params, steps, report), "columns"
     elif action == "sql/project" and ("keep" in params) == ("drop" in params):

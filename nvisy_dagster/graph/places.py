@@ -11,6 +11,9 @@ Step = str | int
 """A key of an object or an index of an array."""
 Steps = tuple[Step, ...]
 
+LONGEST_KEY = 128
+"""Longest key that a path shows as it is: no name of ours is longer."""
+
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -20,14 +23,14 @@ def json_path(steps: Sequence[Step]) -> str:
     for step in steps:
         if isinstance(step, int):
             parts.append(f"[{step}]")
-        elif _PLAIN_KEY.fullmatch(step) or step == "$schema":
+        elif (len(step) <= LONGEST_KEY and _PLAIN_KEY.fullmatch(step)) or step == "$schema":
             parts.append(f".{step}")
         else:
             parts.append(f"[{_quoted(step)}]")
     return "".join(parts)
 
 
-def _quoted(key: str, longest: int = 80) -> str:
+def _quoted(key: str, longest: int = LONGEST_KEY) -> str:
     shown = key if len(key) <= longest else key[:longest] + "..."
     return "'" + json.dumps(shown)[1:-1].replace("'", "\\'") + "'"
 

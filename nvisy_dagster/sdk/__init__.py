@@ -20,9 +20,11 @@ from nvisy_dagster.sdk.content_hash import content_hashes as content_hashes
 from nvisy_dagster.sdk.edge_type import PRIMITIVES as PRIMITIVES
 from nvisy_dagster.sdk.edge_type import EdgeType as EdgeType
 from nvisy_dagster.sdk.errors import ConfigError as ConfigError
+from nvisy_dagster.sdk.errors import ConfigErrors as ConfigErrors
 from nvisy_dagster.sdk.errors import DataError as DataError
 from nvisy_dagster.sdk.errors import NvisyError as NvisyError
 from nvisy_dagster.sdk.errors import TransientError as TransientError
+from nvisy_dagster.sdk.errors import raise_mistakes as raise_mistakes
 from nvisy_dagster.sdk.params import Connection as Connection
 from nvisy_dagster.sdk.params import Cursor as Cursor
 from nvisy_dagster.sdk.params import Identifier as Identifier

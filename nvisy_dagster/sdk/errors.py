@@ -1,6 +1,6 @@
 """Errors a component raises; the class says what the engine does next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class NvisyError(Exception):
@@ -25,9 +25,56 @@ class NvisyError(Exception):
 
 
 class ConfigError(NvisyError):
-    """The user must change the graph, the params or the credentials. Never retried."""
+    """The user must change the graph, the params or the credentials. Never retried.
+
+    Args:
+        message: What is wrong.
+        remedy: What the user can do about it.
+        tag: Machine-readable kind.
+        place: Keys and indexes that lead to what is wrong, from the params of the component:
+            `("set", "length")`. The compiler makes the JSON path of them.
+    """
 
     default_tag = "config"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        tag: str | None = None,
+        place: Sequence[str | int] = (),
+    ) -> None:
+        super().__init__(message, remedy=remedy, tag=tag)
+        self.place = tuple(place)
+
+
+class ConfigErrors(ConfigError):  # noqa: N818 - it carries several
+    """Several mistakes in the params of one component, so that all can be told at once.
+
+    Args:
+        errors: At least one mistake.
+    """
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__("; ".join(map(str, errors)), tag=errors[0].tag)
+        self.errors = tuple(errors)
+
+
+def mistakes_in(error: ConfigError) -> Sequence[ConfigError]:
+    """The single mistakes that an error tells of."""
+    return error.errors if isinstance(error, ConfigErrors) else (error,)
+
+
+def raise_mistakes(errors: Sequence[ConfigError]) -> None:
+    """Raise the mistakes that were found, if there are any.
+
+    Raises:
+        ConfigError: The only mistake, or a `ConfigErrors` of all of them.
+    """
+    single = [one for error in errors for one in mistakes_in(error)]
+    if single:
+        raise single[0] if len(single) == 1 else ConfigErrors(single)
 
 
 class DataError(NvisyError):

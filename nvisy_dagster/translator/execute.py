@@ -12,21 +12,12 @@ from nvisy_dagster.engine.stage import StageResult
 from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.translator.attempt import FRESH_TAG
 from nvisy_dagster.translator.definitions import LoadedGraph, make_runtime, translate
+from nvisy_dagster.translator.failure import ToldFailure, read_failure
 from nvisy_dagster.translator.instance import default_instance_home, open_instance
 from nvisy_dagster.translator.names import dagster_name
 from nvisy_dagster.translator.runtime import Observe
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
-
-
-@dataclass(frozen=True)
-class ExecutionFailure:
-    """Why a run failed, secrets removed."""
-
-    message: str
-    node: str | None = None
-    tag: str | None = None
-    remedy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ class ExecutionResult:
     """Of the stages that ended and, last, of the one that failed."""
     resumed: bool
     """Whether a stage went on from an earlier run's checkpoint."""
-    failure: ExecutionFailure | None = None
+    failure: ToldFailure | None = None
     interrupted: bool = False
     """Whether a signal ended it."""
 
@@ -118,16 +109,11 @@ class _Recorder:
         )
 
 
-def _failure(failed: Sequence[dg.DagsterEvent]) -> ExecutionFailure:
+def _failure(failed: Sequence[dg.DagsterEvent]) -> ToldFailure:
     for event in failed:
         data = event.step_failure_data.user_failure_data
         if data is not None:
-            facts = {name: str(value.value) for name, value in data.metadata.items()}
-            return ExecutionFailure(
-                message=data.description or "",
-                node=facts.get("node"),
-                tag=facts.get("tag"),
-                remedy=facts.get("remedy"),
-            )
+            return read_failure(data)
     texts = [event.message for event in failed if event.message]
-    return ExecutionFailure(texts[0] if texts else "the run failed outside of its stages")
+    message = texts[0] if texts else "the run failed outside of its stages"
+    return ToldFailure(message, tag="crash")

@@ -1,7 +1,8 @@
 """How a stage's failure reaches Dagster: named, with its remedy, and without a secret."""
 
 import traceback
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import dagster as dg
 
@@ -9,9 +10,26 @@ from nvisy_dagster.engine.failure import NodeError
 from nvisy_dagster.graph.redaction import Redactor
 from nvisy_dagster.sdk import NvisyError
 
+_FENCE = ("```\n", "\n```")
+"""Around a text of several lines, which Dagster would join."""
+
+
+@dataclass(frozen=True)
+class ToldFailure:
+    """What a failure says, secrets removed."""
+
+    message: str
+    node: str | None = None
+    tag: str | None = None
+    remedy: str | None = None
+    retryable: bool = False
+    """Whether running again may succeed without any change."""
+
 
 def stage_failure(error: Exception, redactor: Redactor) -> dg.Failure:
     """The failure to raise, outside of the `except` block, so that no cause travels with it.
+
+    Its description has the remedy too: a log shows nothing else.
 
     Args:
         error: What ended the stage.
@@ -27,10 +45,26 @@ def stage_failure(error: Exception, redactor: Redactor) -> dg.Failure:
         facts["remedy"] = error.remedy
     if error.tag == "bug":
         facts["traceback"] = _trace(error)
-    if isinstance(error, NodeError):
-        facts["node"] = error.node
-        return _failure(str(error), facts, redactor, allow_retries=error.retryable)
-    return _failure(str(error), facts, redactor, allow_retries=False)
+    if not isinstance(error, NodeError):
+        return _failure(str(error), facts, redactor, allow_retries=False)
+    facts["node"] = error.node
+    if error.retryable:
+        facts["retryable"] = "yes"
+    return _failure(str(error), facts, redactor, allow_retries=error.retryable)
+
+
+def read_failure(failure: Any) -> ToldFailure:  # noqa: ANN401 - Dagster's record of it is private
+    """What a failure of ours says, each thing once."""
+    facts = {name: _plain(str(value.value)) for name, value in failure.metadata.items()}
+    message = failure.description or ""
+    remedy = facts.get("remedy")
+    return ToldFailure(
+        message=message.removesuffix(f" ({remedy})") if remedy else message,
+        node=facts.get("node"),
+        tag=facts.get("tag"),
+        remedy=remedy,
+        retryable="retryable" in facts,
+    )
 
 
 def _failure(
@@ -39,9 +73,13 @@ def _failure(
     metadata: dict[str, dg.MetadataValue] = {}
     for name, value in facts.items():
         clean = redactor.scrub(value)
-        shown = dg.MetadataValue.md(f"```\n{clean}\n```") if "\n" in clean else None
+        shown = dg.MetadataValue.md(f"{_FENCE[0]}{clean}{_FENCE[1]}") if "\n" in clean else None
         metadata[name] = shown or dg.MetadataValue.text(clean)
     return dg.Failure(redactor.scrub(text), metadata=metadata, allow_retries=allow_retries)
+
+
+def _plain(text: str) -> str:
+    return text.removeprefix(_FENCE[0]).removesuffix(_FENCE[1])
 
 
 def _trace(error: BaseException) -> str:

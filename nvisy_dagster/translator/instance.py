@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from nvisy_dagster.engine.run import default_storage
+from nvisy_dagster.translator.storage_folder import make_folder
 
 CONFIG_FILE = "dagster.yaml"
 
@@ -24,9 +25,13 @@ def prepare_instance_home(home: Path) -> Path:
 
     Returns:
         The folder, absolute, as Dagster wants it.
+
+    Raises:
+        ConfigError: Nothing can be written in it.
     """
     home = home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    remedy = "give its user the permission, or name another with DAGSTER_HOME"
+    make_folder(home, "the folder of Dagster's history", remedy)
     config = home / CONFIG_FILE
     if not config.exists():
         text = files("nvisy_dagster.translator").joinpath(CONFIG_FILE).read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Where the manifests of materialized outputs lie between ops: JSON files, nothing is pickled."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import dagster as dg
 from pydantic import ValidationError
 
 from nvisy_dagster.engine.materialized import Manifest
-from nvisy_dagster.engine.storage import read_json, safe_name, write_json
+from nvisy_dagster.engine.storage import read_json, remove_folder, safe_name, write_json
 
 IO_MANAGER_KEY = "nvisy_io"
+FOLDER = "manifests"
+"""Below the storage folder; holds a folder per run."""
 
 MANIFEST_TYPE = dg.DagsterType(
     name="NvisyManifest",
@@ -31,7 +34,7 @@ class ManifestIOManager(dg.IOManager):
     """
 
     def __init__(self, storage: Path) -> None:
-        self._folder = storage / "manifests"
+        self._folder = storage / FOLDER
 
     def handle_output(self, context: dg.OutputContext, obj: Manifest) -> None:
         """Write a manifest; it is durable on return."""
@@ -59,8 +62,9 @@ class ManifestIOManager(dg.IOManager):
         if manifest is None:
             raise _failure(
                 f"the manifest {path} of {upstream.step_key} is gone",
-                "launch the whole graph instead of a part of an earlier run; if this run has just "
-                "begun, let all processes of a run share NVISY_STORAGE",
+                "a later run completed the graph, or the storage was cleared: launch the whole "
+                "graph instead of a part of an earlier run; if this run has just begun, let all "
+                "processes of a run share NVISY_STORAGE",
             )
         missing = [
             part.file
@@ -81,9 +85,37 @@ class ManifestIOManager(dg.IOManager):
         return self._folder.joinpath(*folders, f"{name}.json")
 
 
+def remove_lost_manifests(storage: Path) -> None:
+    """Remove the manifests of runs none of whose records are kept any more.
+
+    Runs of other graphs may be going on: a manifest is written after the folder that it names, so
+    those of a live run are never taken for lost ones.
+
+    Args:
+        storage: Root folder of run state.
+    """
+    runs = storage / FOLDER
+    # What is in the way is no reason for a run to fail that is complete.
+    with suppress(OSError):
+        for run in list(runs.iterdir()) if runs.is_dir() else ():
+            files = list(run.rglob("*.json"))
+            if files and not any(map(_is_kept, files)):
+                remove_folder(run)
+
+
+def _is_kept(file: Path) -> bool:
+    try:
+        return Path(Manifest.model_validate(read_json(file)).folder).is_dir()
+    except ValueError:
+        # Not ours to judge: another version may have written it.
+        return True
+
+
 def _failure(message: str, remedy: str) -> dg.Failure:
     return dg.Failure(
-        f"{message} ({remedy})", metadata={"tag": "progress_lost"}, allow_retries=False
+        f"{message} ({remedy})",
+        metadata={"tag": "progress_lost", "remedy": remedy},
+        allow_retries=False,
     )
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 
 from nvisy_dagster.compiler import Stage
 from nvisy_dagster.engine.calls import retry_delay
-from nvisy_dagster.engine.connections import open_connections
+from nvisy_dagster.engine.connections import OpenConnections, open_connections
 from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
@@ -19,8 +19,10 @@ from nvisy_dagster.graph.redaction import Redactor
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.translator.attempt import begin
 from nvisy_dagster.translator.failure import stage_failure
+from nvisy_dagster.translator.io_manager import remove_lost_manifests
 from nvisy_dagster.translator.runtime import Runtime
 from nvisy_dagster.translator.signals import InterruptedRunError, run_blocking
+from nvisy_dagster.translator.storage_folder import writable_storage
 
 MOST_STAGE_RETRIES = 3
 """The engine has retried each call already; this is for what outlasts that."""
@@ -79,26 +81,11 @@ class StageRun:
         failure: dg.Failure | None = None
         started = time.monotonic()
         try:
-            plan = self._runtime.plan
-            opened = open_connections(plan, self._runtime.connections, os.environ)
+            runtime = self._runtime
+            opened = open_connections(runtime.plan, runtime.connections, os.environ)
             redactor = opened.redactor
-            store = ProgressStore(self._runtime.storage, plan.name)
-            progress = begin(self._context, plan, store, self._steps)
-            _check_inputs(inputs, progress)
-            folders = store.open_stage(progress, self._stage, self._context.run_id)
-            limit = plan.defaults.concurrency.max_global
-            context = StageContext(
-                progress=progress,
-                run_id=self._context.run_id,
-                folder=folders.state,
-                dead_letters=folders.dead_letters,
-                inputs=inputs,
-                connections=opened.by_name,
-                observe=self._observe,
-                run_limit=anyio.Semaphore(limit) if limit else None,
-            )
-            result = run_blocking(lambda: self._in_time(context))
-            store.stage_ended(progress, plan)
+            with writable_storage(runtime.storage):
+                result = self._run(inputs, opened)
             return StageReport(result, time.monotonic() - started, redactor)
         except InterruptedRunError:
             pass
@@ -109,6 +96,28 @@ class StageRun:
             raise self._interrupted()
         self._raise(failure)
         raise failure
+
+    def _run(self, inputs: Mapping[str, Manifest], opened: OpenConnections) -> StageResult:
+        plan = self._runtime.plan
+        store = ProgressStore(self._runtime.storage, plan.name)
+        progress = begin(self._context, plan, store, self._steps)
+        _check_inputs(inputs, progress)
+        folders = store.open_stage(progress, self._stage, self._context.run_id)
+        limit = plan.defaults.concurrency.max_global
+        context = StageContext(
+            progress=progress,
+            run_id=self._context.run_id,
+            folder=folders.state,
+            dead_letters=folders.dead_letters,
+            inputs=inputs,
+            connections=opened.by_name,
+            observe=self._observe,
+            run_limit=anyio.Semaphore(limit) if limit else None,
+        )
+        result = run_blocking(lambda: self._in_time(context))
+        if store.stage_ended(progress, plan):
+            remove_lost_manifests(self._runtime.storage)
+        return result
 
     async def _in_time(self, context: StageContext) -> StageResult:
         """Within what the whole run may still take."""

@@ -245,7 +245,7 @@ async def test_a_tokenizer_that_is_not_there(documents, tmp_path, name, content)
     [
         ({"overlap": 512}, r"overlap \(512\) must be less than size \(512\)"),
         ({"size": 0}, "greater than or equal to 1"),
-        ({"strategy": "section"}, "strategy 'section' is not built yet; use 'fixed'"),
+        ({"strategy": "section"}, 'strategy "section" is not built yet'),
         ({"strategy": "sliced"}, "Input should be 'fixed'"),
         ({"chunk_size": 3}, "Extra inputs are not permitted"),
     ],

@@ -29,6 +29,8 @@ TEXTS = [
     " ",
 ]
 REMOTE = OpenAIConnection(model="text-embedding-3-large")
+UNRESOLVED = OpenAIConnection.model_construct()
+"""What a node that names a connection is compiled with."""
 
 
 class TestEmbedLocally(ActionConformance):
@@ -167,13 +169,15 @@ def compiled(params, connection=None, schema=None):
     [
         ({}, None, 256),
         ({"provider": "local", "dimensions": 64}, None, 64),
-        ({"model": "text-embedding-3-small"}, None, 1536),
-        ({"model": "text-embedding-3-small", "dimensions": 256}, None, 256),
+        ({"model": "text-embedding-3-small"}, UNRESOLVED, 1536),
+        ({"model": "text-embedding-3-small", "dimensions": 256}, UNRESOLVED, 256),
         ({}, REMOTE, 3072),
         ({"model": WORDLLAMA_MODEL}, REMOTE, None),
-        ({"model": "nomic-embed-text"}, None, None),
-        ({"model": "nomic-embed-text", "dimensions": 768}, None, 768),
-        ({"provider": "openai"}, None, None),
+        ({"model": "nomic-embed-text"}, UNRESOLVED, None),
+        ({"model": "nomic-embed-text", "dimensions": 768}, UNRESOLVED, 768),
+        ({"provider": "openai"}, UNRESOLVED, None),
+        ({"dimensions": 384}, UNRESOLVED, 384),
+        ({}, UNRESOLVED, None),
     ],
 )
 def test_schema_is_known_when_the_dimension_is(params, connection, dimensions):
@@ -194,9 +198,12 @@ def test_schema_is_known_when_the_dimension_is(params, connection, dimensions):
         ({"provider": "local"}, REMOTE, "'local' takes no connection"),
         ({"provider": "local", "model": "wordlama"}, None, f"use '{WORDLLAMA_MODEL}'"),
         ({"dimensions": 100}, None, "'dimensions' is 100; .* of 256, 128, 64"),
-        ({}, OpenAIConnection(), "'model' is missing"),
-        ({"model": "text-embedding-3-small", "dimensions": 1537}, None, "at most 1536"),
-        ({"model": "text-embedding-ada-002", "dimensions": 256}, None, "of 1536"),
+        ({}, OpenAIConnection(timeout_seconds=1), "'model' is missing"),
+        ({"model": "text-embedding-3-small", "dimensions": 1537}, UNRESOLVED, "at most 1536"),
+        ({"model": "text-embedding-ada-002", "dimensions": 256}, UNRESOLVED, "of 1536"),
+        ({"provider": "local"}, UNRESOLVED, "'local' takes no connection"),
+        ({"model": "text-embedding-3-small"}, None, r"needs a connection .*local model"),
+        ({"provider": "openai"}, None, "provider 'openai' needs a connection"),
         ({"column": "txt"}, None, "column 'txt' .*did you mean 'text'"),
         ({"column": "start"}, None, "column 'start' holds int64"),
     ],
@@ -204,6 +211,22 @@ def test_schema_is_known_when_the_dimension_is(params, connection, dimensions):
 def test_contradictions_are_told_before_the_run(params, connection, reason):
     with pytest.raises(ConfigError, match=reason):
         compiled(params, connection)
+
+
+async def test_a_connection_that_tells_no_model_is_refused_when_it_opens():
+    with pytest.raises(ConfigError, match="'model' is missing"):
+        async with Embed(EmbedParams(), OpenAIConnection()):
+            pass
+
+
+@pytest.mark.parametrize("provider", ["gemini", "anthropic"])
+def test_providers_that_are_not_built_yet(provider):
+    with pytest.raises(ValidationError) as caught:
+        EmbedParams.model_validate({"provider": provider, "temperature": 1})
+    (found,) = caught.value.errors()
+    assert found["msg"] == f'provider "{provider}" is not built yet'
+    assert found["ctx"]["at"] == ("provider",)
+    assert found["ctx"]["remedy"] == 'use "local" or "openai"'
 
 
 async def test_a_model_that_needs_a_connection():
@@ -219,7 +242,8 @@ def test_params_out_of_range(params):
 
 def test_split_by_rows_and_by_tokens(documents):
     def sizes(batch, **params):
-        return [unit.num_rows for unit in Embed(EmbedParams(**params)).split(batch)]
+        connection = UNRESOLVED if "model" in params else None
+        return [unit.num_rows for unit in Embed(EmbedParams(**params), connection).split(batch)]
 
     short = documents(["a"] * 600)
     assert sizes(short) == [256, 256, 88]

@@ -4,6 +4,7 @@ The server is our own stub of the documented format; the real API is not to be h
 """
 
 import datetime as dt
+import re
 import traceback
 from email.utils import format_datetime
 
@@ -132,13 +133,36 @@ async def test_what_may_pass(stub, fault, tag):
     error = await refused(stub, fault, timeout_seconds=0.2)
     assert isinstance(error, TransientError)
     assert error.tag == tag
+    assert error.remedy
 
 
-async def test_an_endpoint_that_is_not_there():
-    connection = OpenAIConnection(base_url="http://127.0.0.1:9/v1", model="stub")
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:9/v1", "cannot be reached: connection refused (check the connection's"),
+        ("http://nowhere.invalid/v1", "cannot be reached: no machine is named 'nowhere.invalid' ("),
+    ],
+)
+async def test_an_endpoint_that_is_not_there(url, reason):
+    connection = OpenAIConnection(base_url=url, model="stub")
     async with Embed(EmbedParams(), connection) as action:
-        with pytest.raises(TransientError, match=r"127\.0\.0\.1:9"):
+        with pytest.raises(TransientError) as caught:
             await action.embed_texts(["a"])
+    assert f"{url}/embeddings {reason}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Refuse(500), r"the endpoint failed: HTTP 500: .*server's log"),
+        ("hang", r"did not answer within 0\.2 s .*timeout_seconds"),
+        ("truncate", "broke the connection off before its answer was complete"),
+        ("cut_json", r"malformed: it is not JSON, or cut short .*base_url"),
+        ("ragged", "malformed: its vectors have different dimensions"),
+    ],
+)
+async def test_what_passed_not_is_told_in_words(stub, fault, words):
+    assert re.search(words, str(await refused(stub, fault, timeout_seconds=0.2)))
 
 
 async def test_it_works_again_after_each_fault(stub):
@@ -315,8 +339,10 @@ async def test_calls_go_out_together(documents):
     ],
 )
 def test_malformed_answers(body):
-    with pytest.raises(TransientError, match="malformed"):
+    with pytest.raises(TransientError, match="malformed") as caught:
         decode_response(body, 1)
+    assert caught.value.remedy
+    assert "Error" not in str(caught.value)  # Python's wording
 
 
 def test_numbers_beyond_float32_are_infinite():

@@ -14,9 +14,11 @@ from contextlib import suppress
 import pytest
 from cli.conftest import action, write_graph
 
-from nvisy_dagster.cli import reference_component
+from nvisy_dagster.cli import reference_component, searching
 from nvisy_dagster.cli.app import COMMANDS
+from nvisy_dagster.compiler import compile_file
 from nvisy_dagster.registry import installed
+from nvisy_dagster.sdk.search import Hit
 
 TOPICS = {
     "bread.txt": "Knead the dough, let it rise, and bake the bread in a hot oven.",
@@ -55,8 +57,30 @@ def test_search_finds_the_answer_and_its_file(nvisy, here, indexed):
     text = nvisy("search", indexed, "which instrument do astronomers use?", "--limit", 2).stdout
     first = text.split("2. score")[0]
     assert "A telescope gathers light" in first
-    assert f"from   {(here / 'texts' / 'stars.txt').as_uri()} at position 0" in first
+    assert f"from   {(here / 'texts' / 'stars.txt').as_uri()}, characters" in first
     assert re.search(r"trace  [0-9a-f-]{36} <- parent [0-9a-f-]{36} <- root [0-9a-f-]{36}", first)
+
+
+def test_hit_keeps_the_lines_of_its_text():
+    code = "\n\ndef f():   \n    return [\x1b[31m\n\n\tx]  \n\n" + "word " * 30
+    source = {"uri": "file:///a.jsonl", "position": 0}
+    hit = Hit("1", 0.5, {"text": code, "_source": source})
+    _, *lines = searching.draw_hit(1, hit, whole=False)
+    assert lines[:4] == ["   def f():", "       return [[31m", "", "       x]"]
+    assert lines[4] == ""
+    assert all(line.startswith("   word") and len(line) <= searching.WIDEST for line in lines[5:7])
+    assert "file:///a.jsonl at position 0" in lines[7]
+
+
+@pytest.mark.parametrize(
+    ("params", "whole"), [({}, True), ({"format": "jsonl", "columns": {"text": "string"}}, False)]
+)
+def test_position_is_told_where_an_object_has_several_records(here, params, whole):
+    nodes = [
+        {"id": "a", "type": "source", "connector": "local", "params": {"path": "a", **params}},
+        {"id": "b", "type": "sink", "connector": "local", "params": {"path": "b"}},
+    ]
+    assert searching.reads_whole_objects(compile_file(write_graph(here / "g.json", nodes))) is whole
 
 
 def test_search_as_json(nvisy, here, indexed):
@@ -133,7 +157,8 @@ def test_broken_component_does_not_hide_the_others(nvisy, site, here, monkeypatc
         installed.cache_clear()
     assert result.exit_code == 0
     assert re.search(
-        r"^broken +broken: nvisy.connectors 'broken' cannot be imported from broken_module: ZeroDivisionError",
+        r"^broken +broken: nvisy.connectors 'broken' cannot be imported from broken_module: "
+        r"ZeroDivisionError",
         result.stdout,
         re.MULTILINE,
     )
@@ -187,6 +212,8 @@ def test_examples_on_the_pages_compile(nvisy, here):
     local = (here / "ref" / "connectors" / "local.md").read_text()
     source, sink = (json.loads(text) for text in blocks.findall(local))
     sink["id"] = "my_sink"
+    # Where it reads, a graph may not write.
+    sink["params"]["path"] = "elsewhere"
     for name in ("chunk", "embed", "map", "filter"):
         page = (here / "ref" / "actions" / f"{name}.md").read_text()
         (example,) = (json.loads(text) for text in blocks.findall(page))
@@ -264,6 +291,23 @@ def test_dev_without_the_webserver(nvisy, monkeypatch):
     assert "pip install 'nvisy-dagster[ui]'" in result.stderr
 
 
+def test_dev_on_a_port_that_is_taken(nvisy, here):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        result = nvisy("dev", here, "--port", port)
+    assert result.exit_code == 2
+    assert f"cannot listen on 127.0.0.1, port {port}: another program listens" in result.stderr
+    assert "--port" in result.stderr
+    assert "graphs of" not in result.stdout
+
+
+def test_dev_on_an_address_that_is_none(nvisy, here):
+    result = nvisy("dev", here, "--host", "203.0.113.7")
+    assert result.exit_code == 2
+    assert "cannot listen on 203.0.113.7, port 3000: " in result.stderr
+    assert "--host" in result.stderr
+
+
 def test_dev_serves_the_graphs_of_a_folder(start, here):
     (here / "graphs").mkdir()
     (here / "graphs" / "texts").mkdir()
@@ -297,6 +341,8 @@ def test_dev_serves_the_graphs_of_a_folder(start, here):
                 time.sleep(0.3)
         assert '"name": "copy"' in answer.replace('":"', '": "'), answer
         assert (here / ".nvisy" / "dagster" / "dagster.yaml").is_file()
+        # Dagster would first of all recommend another command than the one that was given.
+        assert "Warning" not in (here / "log").read_text()
     finally:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

@@ -90,7 +90,8 @@ def test_failure_names_node_reason_and_remedy(counting, nvisy, here):
     assert "node 'table'" in failed.stderr
     assert "200 is refused" in failed.stderr
     assert '  remedy: correct the data, or set "on_error"' in failed.stderr
-    assert "  next: run it again: it goes on from the last checkpoint" in failed.stderr
+    step = "  next: correct it and run again: it goes on from the last checkpoint"
+    assert f"{step} (nvisy run {graph})\n" in failed.stderr
     assert re.search(r"^table .* failed$", failed.stdout.replace(" \n", "\n"), re.MULTILINE)
 
 
@@ -211,6 +212,9 @@ def test_run_in_dagster_is_recorded_and_its_failure_is_told(start, here):
     assert process.returncode == 1
     assert "node 'table'" in stderr
     assert "7 is refused" in stderr
+    assert stderr.count("correct the data") == 1
+    # Nothing was committed, so there is nothing to go on from.
+    assert "next:" not in stderr
     assert "Traceback" not in stderr + stdout
     # Dagster's own chatter stays out of the way.
     assert "STEP_" not in stderr + stdout

@@ -1,6 +1,7 @@
 """`nvisy validate`, `plan` and `schema`: what is told before a run."""
 
 import json
+import os
 
 import jsonschema
 import pytest
@@ -199,3 +200,59 @@ def test_validate_opens_nothing(nvisy, here):
     graph = write_graph(here / "g.json", [counter(), action("even"), table(here)])
     assert nvisy("validate", graph).exit_code == 0
     assert sorted(path.name for path in here.iterdir()) == ["g.json"]
+
+
+SECRET = {"type": "openai", "api_key": "${env:NVISY_TEST_KEY}"}
+
+
+def with_connection(here, fields, connector="local"):
+    nodes = [
+        {"id": "docs", "type": "source", "connector": "local", "params": {"path": "text"}},
+        {**action("embed"), "connection": "model"},
+        {"id": "out", "type": "sink", "connector": connector, "params": {"path": "out"}},
+    ]
+    nodes[1]["params"] = {"model": "text-embedding-3-small"}
+    (here / "connections.json").write_text(json.dumps({"model": fields, "other": {"type": "s3"}}))
+    return write_graph(here / "g.json", nodes)
+
+
+def test_connections_are_checked_though_their_secrets_are_not_set(nvisy, here):
+    with_connection(here, {**SECRET, "modle": "x"})
+    result = nvisy("validate", "g.json")
+    assert result.exit_code == 2
+    assert 'connections.json:1: $.model.modle: unknown key "modle"\n' in result.stdout
+    assert "api_key" not in result.stdout
+    with_connection(here, SECRET)
+    result = nvisy("validate", "g.json")
+    assert result.exit_code == 0
+    assert "a run needs more: " in result.stdout
+    assert "NVISY_TEST_KEY" in result.stdout
+
+
+def test_mistakes_in_graph_and_connections_are_told_together(nvisy, here):
+    with_connection(here, {**SECRET, "modle": "x"}, connector="loca")
+    found = json.loads(nvisy("validate", "g.json", "--json").stdout)["graphs"][0]["mistakes"]
+    assert [(one["file"], one["path"]) for one in found] == [
+        ("g.json", "$.nodes[2].connector"),
+        ("connections.json", "$.model.modle"),
+    ]
+
+
+def test_secrets_that_are_set_are_not_shown(nvisy, here, monkeypatch):
+    monkeypatch.setenv("NVISY_TEST_KEY", "a very secret value")
+    with_connection(here, {**SECRET, "base_url": "${env:NVISY_TEST_KEY}"})
+    result = nvisy("validate", "g.json")
+    assert result.exit_code == 2
+    assert "$.model.base_url" in result.stdout
+    assert "very secret" not in result.output
+
+
+@pytest.mark.parametrize("kind", ["pipe", "circle"])
+def test_files_that_cannot_be_read_are_told(nvisy, here, kind):
+    if kind == "pipe":
+        os.mkfifo(here / "g.json")
+    else:
+        (here / "g.json").symlink_to(here / "g.json")
+    result = nvisy("validate", "g.json")
+    assert result.exit_code == 2
+    assert "cannot read g.json: it" in result.stdout

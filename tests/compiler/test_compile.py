@@ -206,7 +206,14 @@ def test_a_sink_refuses_a_primitive_it_cannot_write() -> None:
 def test_edges_that_meet_carry_the_same() -> None:
     other = {**ROWS, "id": "other", "params": {**ROWS["params"], "columns": {"n": "int64"}}}
     error = only([ROWS, other, OUT], "rows out", "other out")
-    assert error.message == '"rows" and "other" bring different columns'
+    assert error.message == '"rows" and "other" bring different columns: only "rows" has \'s\''
+    other["params"]["columns"] = {"n": "int32", "s": "string"}
+    assert (
+        "'n' is int64 in one and int32 in the other"
+        in only([ROWS, other, OUT], "rows out", "other out").message
+    )
+    other["params"]["columns"] = {"s": "string", "n": "int64"}
+    assert "their order differs" in only([ROWS, other, OUT], "rows out", "other out").message
     error = only([ROWS, DOCS, OUT], "rows out", "docs out")
     assert error.message == '"rows" brings row records and "docs" document records'
 
@@ -236,7 +243,7 @@ def test_branches() -> None:
     told = {(error.path, error.message) for error in found}
     assert ("$.edges[1].route", 'branch "by" has no route "bg"') in told
     assert ("$.edges[2]", 'an edge out of branch "by" must name its route') in told
-    assert ("$.nodes[1].routes", 'route "big" of branch "by" leads nowhere') in told
+    assert ("$.nodes[1].routes[0].name", 'route "big" of branch "by" leads nowhere') in told
     wrong = branch(routes=[{"name": "big", "when": "lower(n)"}])
     found = mistakes([ROWS, wrong, OUT, small], "rows by", "by out big", "by small_out small")
     assert found[0].path.startswith("$.nodes[1]")
@@ -340,7 +347,7 @@ def chain(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def fan(_: dict[str, Any]) -> dict[str, Any]:
-    sinks = [{**OUT, "id": f"n{i}"} for i in range(N - 1)]
+    sinks = [{**OUT, "id": f"n{i}", "params": {"path": f"out{i}"}} for i in range(N - 1)]
     return document([DOCS, *sinks], *(f"docs n{i}" for i in range(N - 1)))
 
 

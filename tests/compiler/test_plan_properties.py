@@ -37,7 +37,7 @@ def layered(draw: st.DrawFn) -> dict[str, Any]:
     for i in range(sinks):
         extra = draw(st.lists(st.sampled_from(before_sinks), min_size=1, max_size=2))
         edges |= {(b, f"k{i}") for b in {*extra, *(dangling if i == 0 else [])}}
-        nodes.append({**SINK, "id": f"k{i}"})
+        nodes.append({**SINK, "id": f"k{i}", "params": {"path": f"o{i}", "format": "jsonl"}})
     mode = draw(st.sampled_from(["auto", "streamed", "materialized"]))
     order = draw(st.permutations(nodes))
     return {

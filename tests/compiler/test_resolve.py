@@ -74,8 +74,8 @@ def test_of_many_expressions_typed_together_the_wrong_ones_are_named() -> None:
     with pytest.raises(GraphErrors) as caught:
         compile_document(graph(*actions))
     found = {error.path: error.message for error in caught.value.errors}
-    assert list(found) == ["$.nodes[42].params", "$.nodes[300].params"]
-    assert "'m'" in found["$.nodes[42].params"]
+    assert list(found) == ["$.nodes[42].params.where", "$.nodes[300].params.where"]
+    assert "'m'" in found["$.nodes[42].params.where"]
 
 
 def test_typed_together_or_alone_gives_the_same_schema() -> None:

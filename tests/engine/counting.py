@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import closing
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal
@@ -241,6 +242,6 @@ class ThirdRouter(Router[ThirdParams]):
 
 def numbers_in(path: Path, table: str = "t") -> list[int]:
     """What the sink holds, read without it."""
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db:
         rows: list[tuple[Any]] = db.execute(f"select n from {table} order by n").fetchall()
     return [row[0] for row in rows]

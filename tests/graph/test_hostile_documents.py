@@ -1,9 +1,13 @@
 """Documents that want to break the reader: each gives one clear error, quickly."""
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
+from nvisy_dagster.compiler import compile_document, compile_file
+from nvisy_dagster.graph.connections import load_connections
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.graph.load import build_graph, load_graph, parse_graph
 
@@ -89,12 +93,48 @@ def test_a_value_that_json_has_not_is_refused():
 def test_a_missing_file_and_a_folder_are_told(tmp_path):
     with pytest.raises(GraphErrors, match="No such file"):
         load_graph(tmp_path / "none.json")
-    with pytest.raises(GraphErrors, match="directory"):
+    with pytest.raises(GraphErrors, match="it is a folder"):
         load_graph(tmp_path)
 
 
-def test_a_large_file_is_not_read_to_its_end():
-    from pathlib import Path
-
+def test_a_large_file_is_not_read_to_its_end(tmp_path):
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(1 << 40)
     with pytest.raises(GraphErrors, match="larger than the limit"):
-        load_graph(Path("/dev/zero"))
+        load_graph(tmp_path / "large.json")
+
+
+@pytest.mark.parametrize("read", [load_graph, load_connections])
+def test_what_never_ends_is_not_read(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(GraphErrors, match="it is a pipe, a device or a socket"):
+            read(path)
+
+
+def test_links_that_lead_in_a_circle_are_told(tmp_path):
+    (tmp_path / "a.json").symlink_to("b.json")
+    (tmp_path / "b.json").symlink_to("a.json")
+    with pytest.raises(GraphErrors, match="links lead in a circle"):
+        compile_file(tmp_path / "a.json")
+
+
+def test_a_huge_key_does_not_fill_the_screen():
+    with pytest.raises(GraphErrors) as caught:
+        build_graph({"nodes": [{"id": "a", "type": "source", "connector": "c"}], "k" * 10**6: 1})
+    assert len(str(caught.value)) < 500
+    with pytest.raises(GraphErrors) as caught:
+        compile_document({
+            "nodes": [
+                {"id": "s", "type": "source", "connector": "local", "params": {"path": "a"}},
+                {
+                    "id": "f",
+                    "type": "action",
+                    "action": "filter",
+                    "params": {"where": "x" * 19_000},
+                },
+                {"id": "o", "type": "sink", "connector": "local", "params": {"path": "o"}},
+            ],
+            "edges": [{"from": "s", "to": "f"}, {"from": "f", "to": "o"}],
+        })
+    assert len(str(caught.value)) < 1000

@@ -124,7 +124,7 @@ def test_paths_point_into_the_authors_document():
     assert graph.path("nodes", 1, "params", "unit") == "$.nodes[2].params.strategy"
     assert graph.path("nodes", 2, "params", "batch_rows") == "$.nodes[3].params.batchSize"
     assert graph.path("nodes", 2, "params", "provider") == "$.nodes[3].provider"
-    assert graph.path("nodes", 0, "params", "format") == "$.nodes[0].params"
+    assert graph.path("nodes", 0, "params", "format") == "$.nodes[0].stream"
     assert graph.path("nodes", 0, "retry", "max_delay_seconds") == "$.nodes[0].retry.maxDelayMs"
     assert graph.path("nodes", 0, "retry", "max_retries") == "$.nodes[0].retry.maxRetries"
     assert graph.path("timeout", "graph_seconds") == "$.timeout.graphTimeoutMs"

@@ -106,6 +106,9 @@ async def test_any_cut_gives_the_same_rows(
         (b'{"id": 1, "s"', "not JSON: Expecting ':' delimiter at column 14"),
         (b'{"id": 1} {"id": 2}', "not JSON: Extra data"),
         (b"[1]", "must hold a JSON object, not an array"),
+        (b"null", "must hold a JSON object, not null"),
+        (b" \tnull \r", "must hold a JSON object, not null"),
+        (b'null {"id": 1}', "not JSON: Extra data"),
         (b'{"id": "x"}', "field 'id' is a text, and the column is int64"),
         (b'{"id": 0.5}', "field 'id' is a number, and the column is int64"),
         (b'{"in": {"a": true}}', "field 'in.a' is a boolean, and the column is int64"),
@@ -139,8 +142,24 @@ async def test_every_bad_line_of_a_block_is_known(tmp_path):
 
 async def test_contradicting_first_lines_are_named(tmp_path):
     path = write(tmp_path / "x.jsonl", lines([{"a": 1}] * 9 + [{"a": "x"}] + [{"a": 2}]))
-    with pytest.raises(DataError, match=r"line 10 .*/a\) changed from number to string.*columns"):
+    with pytest.raises(DataError, match=r"line 10 .*'a' is a text, .* earlier .*int64.*columns"):
         await drain(source(path))
+
+
+@pytest.mark.parametrize(
+    "data", [b"null", b"null\n", b'\n \nnull\n{"a":1}\n', b'{"a":1}\nnull\n', b'{"a":1}\r null\n']
+)
+@pytest.mark.parametrize("columns", [None, {"a": "int64"}])
+async def test_a_line_of_null_is_refused_and_kills_nothing(tmp_path, data, columns):
+    with pytest.raises(DataError, match=r"line \d .*(not null|not JSON)"):
+        await drain(source(write(tmp_path / "x.jsonl", data), columns=columns))
+
+
+async def test_a_line_of_null_where_a_thread_begins_its_chunk(tmp_path):
+    good = b'{"a":1}\n' * 262_144  # 2 MiB, what one thread takes
+    path = write(tmp_path / "x.jsonl", good + b"null\n" + good)
+    with pytest.raises(DataError, match=r"line 262145 .*not null"):
+        await drain(source(path, columns={"a": "int64"}))
 
 
 @pytest.mark.parametrize("value", [b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[" * 100_000])

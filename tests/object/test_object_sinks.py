@@ -162,6 +162,20 @@ def test_schemas_that_do_not_fit_are_refused(tmp_path):
     sink(tmp_path, envelope=True).check(EdgeType("row", envelope))
 
 
+async def test_a_folder_that_no_one_can_make():
+    with pytest.raises(ConfigError, match=r"/proc/x cannot be written: .*check `path`"):
+        async with sink("/proc/x"):
+            pass
+
+
+async def test_replacing_with_nothing_leaves_nothing(tmp_path):
+    await run(tmp_path, rows(), progress=("old", 0))
+    await run(tmp_path, rows(0), progress=("new", 0), mode="append")
+    assert names(tmp_path) == ["part-old-00000001-0.jsonl"]
+    await run(tmp_path, rows(0), progress=("newer", 0))
+    assert names(tmp_path) == []
+
+
 async def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="file"):

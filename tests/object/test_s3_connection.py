@@ -5,6 +5,7 @@ import time
 import pytest
 from object_records import drain, records, rows
 from object_servers import connection_to
+from pydantic import ValidationError
 
 from nvisy_connectors.object.s3 import S3Connection, S3Sink, S3SinkParams, S3Source, S3SourceParams
 from nvisy_dagster.sdk import ConfigError, Progress, TransientError
@@ -22,7 +23,6 @@ def source(connection, **params):
         ({"secret_access_key": "wrong-secret"}, "auth"),
         ({"access_key_id": "wrong-id"}, "auth"),
         ({"anonymous": True, "access_key_id": None, "secret_access_key": None}, "auth"),
-        ({"secret_access_key": None}, "auth"),
         ({"bucket": "no-such-bucket"}, "missing"),
     ],
 )
@@ -54,7 +54,10 @@ async def test_prefixes_are_characters_and_globs_follow_them(s3_server, s3, plac
     uri = f"s3://tests/{place}/logs/2024-01.txt"
     assert uri in {row["_source"]["uri"] for row in found}
     assert source(connection, prefix=f"{place}/").location() == f"s3://tests/{place}"
-    assert await drain(source(connection, prefix=f"{place}/nothing/")) == []
+    for params in ({"prefix": f"{place}/nothing/"}, {"prefix": f"{place}/", "glob": "*.txtt"}):
+        with pytest.raises(ConfigError, match=rf"s3://tests/{place}") as caught:
+            await drain(source(connection, **params))
+        assert caught.value.tag == "missing"
 
 
 async def test_an_object_replaced_while_reading_is_noticed(s3_server, s3, place):
@@ -89,6 +92,50 @@ async def test_a_large_part_is_uploaded_in_pieces(s3_server, s3, place):
     assert found["path"] == f"{place}/part-run-00000001-0.jsonl"
     assert found["size"] > 20_000_000
     assert bytes(s3.get(found["path"]).bytes()).count(b"\n") == 100_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bucket": "Bad Bucket!"}, "the bucket is no name"),
+        ({"bucket": "lake/folder"}, "the bucket is no name"),
+        ({"region": "a b", "endpoint": None}, "the region is no name"),
+        ({"endpoint": "http://ho st:9"}, "the endpoint is no URL"),
+        ({"endpoint": "http://host/a b"}, "the endpoint is no URL"),
+        ({"endpoint": "host:9000"}, "the endpoint is no URL"),
+        ({"endpoint": "http://"}, "the endpoint is no URL"),
+        ({"endpoint": "http://host:99999"}, "the endpoint is no URL"),
+        ({"endpoint": "http://id:hush-hush@host"}, "the endpoint is no URL"),
+        ({"access_key_id": "a\nb"}, "the key is empty or holds"),
+        ({"secret_access_key": None}, '"secret_access_key" is missing'),
+        ({"access_key_id": None}, '"access_key_id" is missing'),
+        ({"access_key_id": None, "secret_access_key": None, "session_token": "t"}, "session_token"),
+        ({"allow_http": False}, "endpoint is http, and allow_http is false"),
+    ],
+)
+def test_what_no_client_could_use_is_refused_at_once(changes, reason):
+    fields = {
+        "bucket": "lake",
+        "endpoint": "http://127.0.0.1:9",
+        "access_key_id": "id",
+        "secret_access_key": "hush-hush",
+    }
+    with pytest.raises(ValidationError) as caught:
+        S3Connection.model_validate({**fields, **changes})
+    (found,) = caught.value.errors()
+    assert reason in found["msg"]
+    assert found["ctx"]["remedy"]
+    assert "hush-hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://minio.example.org:9000", "http://127.0.0.1:8333/", "http://[::1]:9", "https://h/s3"],
+)
+def test_endpoints_that_are_right(endpoint):
+    keys = {"access_key_id": "id\n", "secret_access_key": "hush"}
+    connection = S3Connection.model_validate({"bucket": "my.lake_1", "endpoint": endpoint, **keys})
+    assert connection.access_key_id == "id"
 
 
 def test_published_credentials_are_accepted():

@@ -156,3 +156,18 @@ async def test_a_broken_parquet_file_is_named(tmp_path, table, damage):
 def test_params_that_make_no_sense_are_refused(params, reason):
     with pytest.raises(ValidationError, match=reason):
         source(".", **params)
+
+
+async def test_a_glob_that_matches_nothing_is_an_error_and_an_empty_folder_is_not(tmp_path):
+    def read(**params):
+        return LocalSource(LocalSourceParams(path=str(tmp_path), **params), node_id="read")
+
+    assert await drain(read(glob="**/*.md")) == []
+    (tmp_path / "a.md").write_text("text", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=rf"glob '\*\.mdd' matches none .*{tmp_path.name}"
+    ) as caught:
+        await drain(read(glob="*.mdd"))
+    assert caught.value.remedy
+    (batch,) = await drain(read(glob="*.md"))
+    assert await drain(read(glob="*.md"), batch.cursor) == []

@@ -178,6 +178,10 @@ class Stubborn(SqliteSource):
 class TestSourceClosesSlowly(sound.TestSqliteSource):
     component = Stubborn
 
+    @pytest.fixture(autouse=True)
+    def short_patience(self, monkeypatch):
+        monkeypatch.setattr("nvisy_dagster.sdk.testing.watch.PROMPT_SECONDS", 2.0)
+
 
 class Curious(SqliteSource):
     """Look into the database at compile time."""

@@ -12,7 +12,7 @@ from tabular_batches import articles, batch_of, edge
 from nvisy_connectors.tabular.branch import Branch, BranchParams
 from nvisy_connectors.tabular.filter import Filter, FilterParams
 from nvisy_connectors.tabular.map import Map, MapParams
-from nvisy_dagster.sdk import ConfigError, DataError, EdgeType
+from nvisy_dagster.sdk import ConfigError, ConfigErrors, DataError, EdgeType
 from nvisy_dagster.sdk.arrow_schema import schema_of
 from nvisy_dagster.sdk.envelope import ENVELOPE, payload
 from nvisy_dagster.sdk.testing import ActionConformance, RouterConformance
@@ -356,3 +356,37 @@ def test_threads_do_not_see_each_others_batches():
             x = batch.column("x").to_pylist()
             assert made.column("y").to_pylist() == [2 * value for value in x]
             assert made.column("s").to_pylist() == [f"n{value}" for value in x]
+
+
+def test_every_mistake_has_its_place_in_the_params():
+    params = MapParams(set={"a": "txt", "b": "length(", "c": "1"}, drop=("x", "y"))
+    with pytest.raises(ConfigErrors) as caught:
+        Map(params).output(EdgeType("row", articles().schema))
+    assert [error.place for error in caught.value.errors] == [
+        ("set", "b"),
+        ("set", "a"),
+        ("drop", 0),
+        ("drop", 1),
+    ]
+    assert all(str(error) in str(caught.value) for error in caught.value.errors)
+    with pytest.raises(ConfigError) as one:
+        Filter(FilterParams(where="txt = 1")).output(EdgeType("row", articles().schema))
+    assert one.value.place == ("where",)
+
+
+def test_hints_name_the_columns_of_the_author_first():
+    for component in (Filter(FilterParams(where="zzz")), Map(MapParams(drop=("zzz",)))):
+        with pytest.raises(ConfigError) as caught:
+            component.output(EdgeType("row", articles().schema))
+        assert caught.value.remedy is not None
+        columns = caught.value.remedy.removeprefix("there are: ").split(", ")
+        own = [name for name in columns if not name.startswith("_")]
+        assert own
+        assert columns[: len(own)] == own
+
+
+@pytest.mark.parametrize("name", ["read_text", "read_csv_auto", "random", "sum"])
+def test_a_function_of_duckdb_is_not_taken_for_a_misspelled_one(name):
+    with pytest.raises(ConfigError) as caught:
+        Filter(FilterParams(where=f"{name}(text)")).output(EdgeType("row", articles().schema))
+    assert "did you mean" not in (caught.value.remedy or "")

@@ -154,6 +154,64 @@ def test_a_part_of_a_run_whose_data_are_gone_is_refused(project: Project):
     assert "launch the whole graph" in event.step_failure_data.user_failure_data.description
 
 
+def manifests(project: Project) -> set[str]:
+    """Runs that have some."""
+    return {path.name for path in project.path("state").joinpath("manifests").iterdir()}
+
+
+def test_manifests_of_runs_whose_records_are_gone_are_removed(project: Project):
+    failed = failing(project)
+    other = project.path("state") / "manifests" / "unreadable" / "a.json"
+    other.parent.mkdir()
+    other.write_text("{}")
+    assert manifests(project) == {failed.run_id, "unreadable"}
+
+    resumed = project.run()
+    # The failed run's records are those that the second one went on with.
+    assert manifests(project) == {failed.run_id, resumed.run_id, "unreadable"}
+    last = project.run()
+
+    assert last.success
+    assert manifests(project) == {last.run_id, "unreadable"}
+
+
+def test_a_failure_says_each_thing_once(project: Project):
+    project.path("fail").touch()
+    loaded = project.loaded()
+
+    result = execute_plan(
+        loaded.plan, loaded.connections, ephemeral=True, storage=project.path("state")
+    )
+
+    assert result.failure.message == "node 'paid': the server refuses 'Bearer no key'"
+    assert result.failure.remedy == "ask it nicely"
+    assert (result.failure.node, result.failure.tag) == ("paid", "config")
+    assert not result.failure.retryable
+
+
+def test_a_failure_that_may_pass_says_so(project: Project):
+    project.path("busy").touch()
+    loaded = project.loaded()
+
+    result = execute_plan(
+        loaded.plan, loaded.connections, ephemeral=True, storage=project.path("state")
+    )
+
+    assert result.failure.retryable
+
+
+def test_storage_that_cannot_be_written_is_told(project: Project):
+    project.path("state").write_text("in the way")
+
+    result = project.run()
+
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    told = event.step_failure_data.user_failure_data
+    assert f"the storage folder {project.path('state')} cannot be written" in told.description
+    assert told.metadata["tag"].value == "storage"
+    assert "NVISY_STORAGE" in told.metadata["remedy"].value
+
+
 def test_several_first_stages_go_on_with_one_chain(project: Project):
     graph = project.graph
     graph["nodes"].append({

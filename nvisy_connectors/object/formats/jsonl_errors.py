@@ -57,7 +57,7 @@ def bad_lines_of_sample(blocks: Sequence[Block]) -> list[BadLine]:
         return broken[:MAX_BAD_LINES]
     # No line is at fault alone: two contradict each other, and the later one is named.
     good, bad = 0, len(lines)
-    reason = "it contradicts an earlier line"
+    reason: str | None = None
     while bad - good > 1:
         middle = (good + bad) // 2
         try:
@@ -65,7 +65,22 @@ def bad_lines_of_sample(blocks: Sequence[Block]) -> list[BadLine]:
             good = middle
         except pa.ArrowInvalid as error:
             bad, reason = middle, _arrow_reason(error)
-    return [BadLine(lines[bad - 1], reason)] if lines else []
+    if not lines:
+        return []
+    told = _contradiction(lines[: bad - 1], lines[bad - 1])
+    return [BadLine(lines[bad - 1], told or reason or "it contradicts an earlier line")]
+
+
+def _contradiction(earlier: Sequence[Line], line: Line) -> str | None:
+    """The field of a line that has another type than the same field before."""
+    try:
+        schema = infer([_block(earlier)]) if earlier else pa.schema([])
+    except pa.ArrowInvalid:
+        return None
+    # Fields that are new are no contradiction while types are inferred.
+    value = json.loads(line.data.decode("utf-8-sig"))
+    found = _mismatch(value, pa.struct(list(schema)), "", declared=True)
+    return found and found.replace(", and the column is", ", and in earlier lines it is", 1)
 
 
 def data_error(found: Sequence[BadLine], uri: str, remedy: str) -> DataError:

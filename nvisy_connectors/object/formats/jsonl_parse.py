@@ -17,6 +17,9 @@ MAX_DEPTH = 200
 
 _BLANK = b" \t\r"
 _NEWLINE, _OPEN, _CLOSE = b"\n{}"
+_NULL_FIRST = re.compile(rb"[ \t\r\n]*null")
+# Two patterns, because one that begins with a literal byte is searched at the speed of `memchr`.
+_NULL_LINES = (re.compile(rb"\n[ \t\r]*null"), re.compile(rb"\r[ \t\r]*null"))
 
 
 def parse(block: Block, schema: pa.Schema, *, declared: bool) -> pa.RecordBatch:
@@ -34,6 +37,7 @@ def parse(block: Block, schema: pa.Schema, *, declared: bool) -> pa.RecordBatch:
     if not data or data.isspace():
         return pa.RecordBatch.from_pylist([], schema)
     _check_utf8(data)
+    _check_no_null_line(data)
     unexpected = "ignore" if declared else "error"
     try:
         table = _read(data, schema, unexpected, min(len(data) + 1, CHUNK_BYTES))
@@ -84,6 +88,7 @@ def infer(blocks: list[Block]) -> pa.Schema:
     _check_utf8(data)
     if not data or data.isspace():
         return pa.schema([])
+    _check_no_null_line(data)
     if nesting(data) > MAX_DEPTH:
         raise pa.ArrowInvalid(f"nested deeper than {MAX_DEPTH}")
     schema = _read(data, None, "infer", len(data) + 1).schema
@@ -125,6 +130,12 @@ def _check_utf8(data: bytes) -> None:
     offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
     text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)])
     text.validate(full=True)
+
+
+def _check_no_null_line(data: bytes) -> None:
+    # A `null` at the beginning of a chunk kills the process within Arrow.
+    if _NULL_FIRST.match(data) or any(pattern.search(data) for pattern in _NULL_LINES):
+        raise pa.ArrowInvalid("a line holds null")
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -73,8 +73,9 @@ class LineCutter:
             self._rest.append(data)
             self._rest_bytes += len(data)
             return None
-        whole = data if cut == len(data) else data[:cut]
-        block = self._block(b"".join([*self._rest, whole]) if self._rest else whole)
+        # A view, so that what is joined is copied once.
+        whole = data if cut == len(data) else memoryview(data)[:cut]
+        block = self._block(b"".join([*self._rest, whole]))
         self._rest = [data[cut:]] if cut < len(data) else []
         self._rest_bytes = len(data) - cut
         return block

@@ -46,6 +46,10 @@ class Conformance:
         """Make the component as the engine does."""
         return self.component(params, connection, node_id="conformance")
 
+    def build_to_compile(self, params: Params, connection: Connection | None) -> Component[Any]:
+        """Make it as the compiler does: of a connection only its kind is known, no value."""
+        return self.build(params, type(connection).model_construct() if connection else None)
+
     @pytest.fixture
     def work(self) -> Work:
         """What an opened component does in a run; given by the suite of each kind."""
@@ -97,11 +101,13 @@ class Conformance:
         told = [secret for secret in secrets if secret in shown]
         assert not told, f"{len(told)} secrets of the connection show in repr() or location()"
 
-    def test_compiles_without_io(self, params: Params, compiles: Compile) -> None:
-        """What is asked of it at compile time needs no connection and does no I/O."""
-        compiles(self.build(params, None))  # the first call may import what it needs
+    def test_compiles_without_io(
+        self, params: Params, connection: Connection | None, compiles: Compile
+    ) -> None:
+        """What is asked of it at compile time needs no value of a connection and does no I/O."""
+        compiles(self.build_to_compile(params, connection))  # may import what it needs
         with no_io():
-            compiles(self.build(params, None))
+            compiles(self.build_to_compile(params, connection))
 
     async def test_opens_and_closes_twice(
         self, params: Params, connection: Connection | None, work: Work

@@ -63,11 +63,13 @@ class ConsumerConformance(Conformance):
         assert accepts <= ANY_PRIMITIVE, f"no primitives: {sorted(accepts - ANY_PRIMITIVE)}"
         assert self.incoming(rows).primitive in accepts
 
-    def test_refuses_what_does_not_fit(self, params: Params, rows: pa.RecordBatch) -> None:
+    def test_refuses_what_does_not_fit(
+        self, params: Params, connection: Connection | None, rows: pa.RecordBatch
+    ) -> None:
         """What `refused` lists is a `ConfigError` at compile time."""
         for incoming in self.refused(rows):
             with pytest.raises(ConfigError):
-                self.compile_with(self.build(params, None), incoming)
+                self.compile_with(self.build_to_compile(params, connection), incoming)
 
     async def test_split_covers_every_row_once(
         self, params: Params, connection: Connection | None, rows: pa.RecordBatch

@@ -13,8 +13,9 @@ from typing import Any
 
 import anyio
 
-PROMPT_SECONDS = 2.0
-"""Longest time that closing and cancelling may take."""
+PROMPT_SECONDS = 10.0
+"""Longest time that closing and cancelling may take: long enough for a busy machine, short enough
+to catch what waits for a server."""
 
 SETTLE_SECONDS = 1.0
 """Time that closed sockets and finished tasks have to disappear."""
