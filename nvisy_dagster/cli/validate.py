@@ -47,8 +47,11 @@ def _check(
     """Validate one file; returns what was found, as JSON."""
     from nvisy_dagster.cli.failures import error_lines, mistakes
     from nvisy_dagster.cli.loading import check_connections, load
+    from nvisy_dagster.graph.connections import FILE_NAME
     from nvisy_dagster.graph.errors import GraphErrors
 
+    if path.name == FILE_NAME:
+        return _check_connections_file(path, tell)
     wrong: list[GraphErrors] = []
     loaded: LoadedGraph | None = None
     try:
@@ -78,6 +81,24 @@ def _check(
         "stages": len(plan.stages),
         "unset": connections.unset,
     }
+
+
+def _check_connections_file(path: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Validate the file that stands beside graphs, as in `nvisy validate *.json`."""
+    from nvisy_dagster.cli.failures import error_lines, mistakes
+    from nvisy_dagster.cli.loading import FileErrors
+    from nvisy_dagster.graph.connections import load_connections
+    from nvisy_dagster.graph.errors import GraphErrors
+
+    try:
+        connections = load_connections(path)
+    except GraphErrors as errors:
+        wrong = FileErrors(errors, path)
+        for line in error_lines(wrong):
+            tell(line)
+        return {"file": str(path), "valid": False, "mistakes": mistakes(wrong)}
+    tell(f"{path}: {click.style('ok', fg='green')} ({_count(len(connections), 'connection')})")
+    return {"file": str(path), "valid": True, "mistakes": []}
 
 
 def _count(number: int, word: str) -> str:

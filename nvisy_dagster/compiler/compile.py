@@ -203,6 +203,14 @@ def _check_policies(graph: Graph, problems: Problems) -> None:
         if node.rate_limit is not None:
             message = '"rate_limit" is not built yet'
             problems.add("nodes", index, "rate_limit", message=message, remedy="remove it")
+        if node.type == "source" and node.on_error not in {None, "fail"}:
+            problems.add(
+                "nodes",
+                index,
+                "on_error",
+                message=f'"{node.on_error}" is not built yet for what a source cannot read',
+                remedy="remove it; the default of the graph holds for actions and sinks",
+            )
         if node.type == "sink" and node.materialize:
             message = "a sink has no output to materialize"
             problems.add("nodes", index, "materialize", message=message, remedy="remove it")

@@ -256,3 +256,15 @@ def test_files_that_cannot_be_read_are_told(nvisy, here, kind):
     result = nvisy("validate", "g.json")
     assert result.exit_code == 2
     assert "cannot read g.json: it" in result.stdout
+
+
+def test_connections_beside_graphs_are_validated_as_connections(here, nvisy):
+    path = here / "connections.json"
+    path.write_text('{"vectors": {"type": "qdrant", "path": "v"}}')
+    result = nvisy("validate", path)
+    assert result.exit_code == 0
+    assert "connections.json: ok (1 connection)" in result.stdout
+    path.write_text('{"vectors": {"path": "v"}}')
+    result = nvisy("validate", path)
+    assert result.exit_code == 2
+    assert '"type" is missing' in result.output
