@@ -327,7 +327,7 @@ def test_connections_of_the_wrong_type_or_missing_or_not_taken() -> None:
 def test_camel_case_is_taken_everywhere() -> None:
     text = json.dumps(
         document(
-            [{**DOCS, "onError": "drop"}, {**CHUNK, "retry": {"maxRetries": 7}}, OUT],
+            [DOCS, {**CHUNK, "onError": "drop", "retry": {"maxRetries": 7}}, OUT],
             "docs chunk",
             "chunk out",
             checkpoint={"intervalRows": 5},
@@ -335,6 +335,7 @@ def test_camel_case_is_taken_everywhere() -> None:
     )
     plan = compile_graph(parse_graph(text))
     assert plan.nodes["chunk"].policies.retry.max_retries == 7
+    assert plan.nodes["chunk"].policies.on_error == "drop"
     assert plan.checkpoint.interval_rows == 5
 
 

@@ -115,7 +115,10 @@ def test_killed_at_a_failpoint(tmp_path: Path, place: str, passage: int) -> None
     check_ledger(tmp_path, done)
 
 
-@pytest.mark.parametrize("seed", range(6))
+STORM = [pytest.param(seed, marks=pytest.mark.soak) for seed in range(100, 160)]
+
+
+@pytest.mark.parametrize("seed", [*range(6), *STORM])
 def test_killed_twice_at_random_moments(tmp_path: Path, seed: int) -> None:
     moments = random.Random(seed)
     cursors = [0]
