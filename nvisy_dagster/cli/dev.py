@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import sys
 from importlib.util import find_spec
@@ -64,6 +65,9 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
     sys.stdout.flush()
     silence = ["-W", f"ignore:{NOT_FOR_OUR_USERS}"]
     arguments = [sys.executable, *silence, "-m", "dagster", "dev", *target]
+    # A shell that puts us in the background has SIGINT ignored, which is inherited; Dagster treats
+    # SIGTERM as it finds SIGINT, and would hear neither.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execve(sys.executable, arguments, environment)  # noqa: S606 - the point of this command
 
 

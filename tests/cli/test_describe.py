@@ -321,7 +321,17 @@ def test_dev_serves_the_graphs_of_a_folder(start, here):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = (here / "log").open("w")
-    process = start("dev", "graphs", "--port", port, stdout=log, stderr=log, start_new_session=True)
+    # As a shell starts what it puts in the background; it must stop on SIGTERM all the same.
+    process = start(
+        "dev",
+        "graphs",
+        "--port",
+        port,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
     query = json.dumps({
         "query": "{repositoriesOrError {__typename ... on RepositoryConnection "
         "{nodes {jobs {name}}}}}"
@@ -343,10 +353,9 @@ def test_dev_serves_the_graphs_of_a_folder(start, here):
         assert (here / ".nvisy" / "dagster" / "dagster.yaml").is_file()
         # Dagster would first of all recommend another command than the one that was given.
         assert "Warning" not in (here / "log").read_text()
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
     finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         log.close()
