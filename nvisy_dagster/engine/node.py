@@ -258,11 +258,13 @@ async def run_sink(running: RunningNode, sink: Sink[Any], inlet: Inlet) -> None:
         finally:
             limit.release()
         running.metrics.took(unit)
-        written = unit.num_rows
+        counts = running.metrics.counts
+        counts.records_out += unit.num_rows
+        counts.bytes_out += unit.nbytes
         for refused in rejected:
             await running.reject(refused)
-            written -= refused.records.num_rows
-        running.metrics.counts.records_out += written
+            counts.records_out -= refused.records.num_rows
+            counts.bytes_out -= refused.records.nbytes
 
     async def call(batch: pa.RecordBatch) -> None:
         await running.caller.call(sink.write, batch)

@@ -56,6 +56,7 @@ async def test_source_action_sink(tmp_path: Path, database: Path) -> None:
     assert (even.records_in, even.records_out, even.dropped) == (1000, 500, 500)
     out = result.metrics["out"].counts
     assert (out.records_in, out.records_out, out.dead) == (500, 500, 0)
+    assert out.bytes_out == out.bytes_in > 500 * 8
     assert not result.resumed
 
 
