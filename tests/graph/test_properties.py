@@ -126,7 +126,7 @@ NODES = st.one_of(
     st.fixed_dictionaries(
         {"id": IDS, "type": st.just("branch"), "routes": ROUTES},
         optional={**POLICIES, "default": IDS},
-    ),
+    ).filter(lambda node: node.get("default") not in {r["name"] for r in node["routes"]}),
 )
 VALID = st.fixed_dictionaries(
     {
