@@ -158,6 +158,8 @@ def column_place(expression: Expression, use: ColumnUse, schema: pa.Schema) -> i
 
 
 def _folded(name: str) -> str:
+    if name.isascii():
+        return name.lower()
     # DuckDB folds the letters of ASCII and no others.
     return "".join(c.lower() if c.isascii() else c for c in name)
 

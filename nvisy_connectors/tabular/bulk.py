@@ -105,6 +105,7 @@ def _types(texts: Sequence[str], records: pa.RecordBatch) -> list[pa.DataType]:
     from nvisy_connectors.tabular.database import select
 
     try:
+        # Run and not only bound: constants that cannot be cast are found by nothing else.
         made = select(", ".join(f"(\n{text}\n)" for text in texts), records)
     except duckdb.Error:
         # One of them does not fit; each is typed alone then, and the culprit named.

@@ -136,10 +136,10 @@ def ask(sql: str, *values: str) -> list[tuple[Any, ...]]:
     return cursor().execute(sql, list(values)).fetchall()
 
 
-def syntax_trees(first: str, second: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parse trees of two statements, or `error_message` and `position` (a byte offset)."""
+def syntax_trees(first: str, second: str) -> tuple[str, str]:
+    """The parse trees of two statements as JSON, or `error_message` and `position` (a byte)."""
     [trees] = ask("SELECT json_serialize_sql($1::VARCHAR), json_serialize_sql($2)", first, second)
-    return json.loads(trees[0]), json.loads(trees[1])
+    return trees
 
 
 def syntax_trees_of(statements: Sequence[str]) -> list[str]:

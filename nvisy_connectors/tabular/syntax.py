@@ -1,6 +1,7 @@
 """From the text of an expression to DuckDB's parse tree, one expression and nothing else."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -20,7 +21,7 @@ BEFORE = "SELECT (\n"
 AFTER = f"\n) FROM {TABLE}"
 _BARE_BEFORE = "SELECT\n"
 _BARE_AFTER = f"\nFROM {TABLE}"
-_LOCATION = ("query_location", "query_location_length")
+_LOCATIONS = re.compile(r'"query_location(?:_length)?":\d+,?')
 
 
 class RefusedError(Exception):
@@ -51,18 +52,16 @@ def parse_one(text: str) -> Node:
     Raises:
         RefusedError: It is not one expression, or too large.
     """
-    _check_size(text)
     known = known_trees(text)
-    trees = (
-        syntax_trees(*_statements(text))
-        if known is None
-        else (json.loads(known[0]), json.loads(known[1]))
-    )
-    enclosed = _select_list(trees[0], text, len(BEFORE))
-    bare = _select_list(trees[1], text, len(_BARE_BEFORE))
-    if len(enclosed) != 1 or len(bare) != 1 or not _same(bare[0], enclosed[0]):
+    if known is None:
+        _check_size(text)
+    enclosed, bare = known or syntax_trees(*_statements(text))
+    selected = _select_list(enclosed, text, len(BEFORE))
+    # The texts of the trees, since comparing ten thousand trees part by part takes a second.
+    if len(selected) != 1 or _without_locations(enclosed) != _without_locations(bare):
+        _select_list(bare, text, len(_BARE_BEFORE))
         raise RefusedError("there must be exactly one expression")
-    return _relocated(enclosed[0], len(BEFORE))
+    return selected[0]
 
 
 def parse_many(texts: Iterable[str], per_statement: int) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -106,26 +105,48 @@ def _check_size(text: str) -> None:
             raise RefusedError(f"brackets are nested deeper than {MAX_BRACKETS}", offset=offset)
 
 
-def _select_list(tree: Node, text: str, start: int) -> list[Node]:
-    if tree.get("error"):
-        raise _syntax_error(tree, text, start)
-    statements = tree["statements"]
+def _select_list(tree: str, text: str, start: int) -> list[Node]:
+    """What a statement selects, if it does nothing else; its text begins at byte `start`."""
+    found = _loaded(tree, start)
+    if found.get("error"):
+        raise _syntax_error(found, text, start)
+    statements = found["statements"]
     node: Node = statements[0]["node"] if len(statements) == 1 else {}
     selected = node.get("select_list")
     # Everything else must be what a statement without any further clause has.
-    if not selected or not _same(_clauses(node), _plain_clauses()):
+    if not selected or _clauses(node) != _plain_clauses():
         raise RefusedError("there must be exactly one expression, and no further clause")
     return selected
+
+
+def _loaded(tree: str, start: int) -> Node:
+    """A tree whose locations are offsets in the text of the expression."""
+
+    def relocate(part: Node) -> Node:
+        part.pop("query_location_length", None)
+        location = part.pop("query_location", None)
+        if isinstance(location, int) and location < 1 << 63:
+            part["offset"] = location - start
+        return part
+
+    return json.loads(tree, object_hook=relocate)
+
+
+def _without_locations(tree: str) -> str:
+    # Within a text of the tree its quotes are escaped, so nothing there looks like this.
+    return _LOCATIONS.sub("", tree)
 
 
 @cache
 def _plain_clauses() -> Node:
     tree, _ = syntax_trees(f"{BEFORE}1{AFTER}", "SELECT 1")
-    return _clauses(tree["statements"][0]["node"])
+    return _clauses(_loaded(tree, 0)["statements"][0]["node"])
 
 
 def _clauses(node: Node) -> Node:
-    return {name: part for name, part in node.items() if name != "select_list"}
+    clauses = {name: part for name, part in node.items() if name != "select_list"}
+    clauses["from_table"] = {k: v for k, v in node["from_table"].items() if k != "offset"}
+    return clauses
 
 
 def _syntax_error(tree: Node, text: str, start: int) -> RefusedError:
@@ -137,27 +158,3 @@ def _syntax_error(tree: Node, text: str, start: int) -> RefusedError:
     if offset is not None and offset >= len(text.encode()):
         return RefusedError("it ends too early", remedy="complete the expression")
     return RefusedError(message[:200], offset=offset)
-
-
-def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - any parts of trees
-    """Whether two trees are equal but for locations."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(
-            key in _LOCATION or _same(value, other[key]) for key, value in one.items()
-        )
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return type(one) is type(other) and one == other
-
-
-def _relocated(tree: Any, shift: int) -> Any:  # noqa: ANN401 - any part of a tree
-    """A copy with locations moved by `shift`."""
-    if isinstance(tree, list):
-        return [_relocated(part, shift) for part in tree]
-    if not isinstance(tree, dict):
-        return tree
-    copy: Node = {k: _relocated(v, shift) for k, v in tree.items() if k not in _LOCATION}
-    location = tree.get("query_location")
-    if isinstance(location, int) and location < 1 << 63:
-        copy["offset"] = location - shift
-    return copy

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 from nvisy_dagster.compiler import Node, Output, Plan, Stage
+from nvisy_dagster.engine import allocators
 from nvisy_dagster.engine.calls import Caller
 from nvisy_dagster.engine.channel import DEFAULT_LIMIT_BYTES
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
@@ -79,6 +80,7 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
         NodeError: A node failed; the checkpoint holds what was committed.
         RunConflictError: Another live run holds the stage.
     """
+    allocators.settle()
     check_apart(plan, context.connections)
     with StageLock(context.folder, context.run_id):
         store = CheckpointStore(context.folder / "checkpoint.json")
@@ -189,6 +191,7 @@ class _RunningStage:
             async with anyio.create_task_group() as background:
                 background.start_soon(self.epochs.tick)
                 background.start_soon(self._observe)
+                background.start_soon(allocators.release_for_ever)
                 async with anyio.create_task_group() as tasks:
                     self._start(tasks.start_soon)
                 background.cancel_scope.cancel()

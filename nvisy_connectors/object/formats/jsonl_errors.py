@@ -106,7 +106,7 @@ def _lines(block: Block) -> list[Line]:
 
 def _block(lines: Sequence[Line]) -> Block:
     data = b"\n".join(line.data for line in lines)
-    return replace(lines[0].block, line=1, lines=len(lines), data=data)
+    return replace(lines[0].block, line=1, data=data)
 
 
 def _search(lines: Sequence[Line], schema: pa.Schema, *, declared: bool) -> Iterator[Line]:

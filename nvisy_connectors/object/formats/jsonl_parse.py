@@ -9,17 +9,12 @@ import pyarrow.json as pa_json
 
 from nvisy_connectors.object.formats.line_blocks import Block
 
-CHUNK_BYTES = 2 << 20
-"""What one of Arrow's threads parses at a time; smaller chunks cost more than they gain."""
-
 MAX_DEPTH = 200
 """Deepest nesting that types are inferred for: Arrow's inference recurses on the C stack."""
 
 _BLANK = b" \t\r"
-_NEWLINE, _OPEN, _CLOSE = b"\n{}"
+_OPEN, _CLOSE = b"{}"
 _NULL_FIRST = re.compile(rb"[ \t\r\n]*null")
-# Two patterns, because one that begins with a literal byte is searched at the speed of `memchr`.
-_NULL_LINES = (re.compile(rb"\n[ \t\r]*null"), re.compile(rb"\r[ \t\r]*null"))
 
 
 def parse(block: Block, schema: pa.Schema, *, declared: bool) -> pa.RecordBatch:
@@ -37,15 +32,9 @@ def parse(block: Block, schema: pa.Schema, *, declared: bool) -> pa.RecordBatch:
     if not data or data.isspace():
         return pa.RecordBatch.from_pylist([], schema)
     _check_utf8(data)
-    _check_no_null_line(data)
+    _check_first(data)
     unexpected = "ignore" if declared else "error"
-    try:
-        table = _read(data, schema, unexpected, min(len(data) + 1, CHUNK_BYTES))
-    except pa.ArrowInvalid:
-        if len(data) < CHUNK_BYTES:
-            raise
-        # A line longer than a chunk is refused too; read as one chunk only true faults are.
-        table = _read(data, schema, unexpected, len(data) + 1)
+    table = _read(data, schema, unexpected)
     return table.combine_chunks().to_batches()[0] if table.num_rows else _empty(schema)
 
 
@@ -57,7 +46,7 @@ def line_numbers(block: Block, rows: int) -> npt.NDArray[np.int64] | None:
     and equal counts mean one object per line.
     """
     data = block.data
-    if rows == block.lines and _is_canonical(data):
+    if rows == block.lines and _is_canonical(block):
         return np.arange(block.line, block.line + rows, dtype=np.int64)
     lines = [line.strip(_BLANK) for line in data.split(b"\n")]
     numbers = [number for number, line in enumerate(lines, block.line) if line]
@@ -65,12 +54,11 @@ def line_numbers(block: Block, rows: int) -> npt.NDArray[np.int64] | None:
     return np.array(numbers, np.int64) if fits and len(numbers) == rows else None
 
 
-def _is_canonical(data: bytes) -> bool:
+def _is_canonical(block: Block) -> bool:
     """Whether each line begins with a brace and ends with one: nothing around them, none blank."""
+    data = block.data
     codes = np.frombuffer(data, np.uint8)
-    seams = np.flatnonzero(codes == _NEWLINE)
-    if data.endswith(b"\n"):
-        seams = seams[:-1]
+    seams = block.newlines[:-1] if data.endswith(b"\n") else block.newlines
     return (
         data.startswith(b"{")
         and data.endswith((b"}\n", b"}"))
@@ -88,10 +76,10 @@ def infer(blocks: list[Block]) -> pa.Schema:
     _check_utf8(data)
     if not data or data.isspace():
         return pa.schema([])
-    _check_no_null_line(data)
+    _check_first(data)
     if nesting(data) > MAX_DEPTH:
         raise pa.ArrowInvalid(f"nested deeper than {MAX_DEPTH}")
-    schema = _read(data, None, "infer", len(data) + 1).schema
+    schema = _read(data, None, "infer").schema
     return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
 
 
@@ -111,10 +99,11 @@ def nesting(data: bytes) -> int:
     return worst
 
 
-def _read(data: bytes, schema: pa.Schema | None, unexpected: str, chunk: int) -> pa.Table:
+def _read(data: bytes, schema: pa.Schema | None, unexpected: str) -> pa.Table:
     return pa_json.read_json(
         pa.BufferReader(data),
-        read_options=pa_json.ReadOptions(use_threads=chunk < len(data), block_size=chunk),
+        # One thread and one piece: blocks are parsed side by side.
+        read_options=pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
         parse_options=pa_json.ParseOptions(
             explicit_schema=schema, unexpected_field_behavior=unexpected
         ),
@@ -132,9 +121,9 @@ def _check_utf8(data: bytes) -> None:
     text.validate(full=True)
 
 
-def _check_no_null_line(data: bytes) -> None:
-    # A `null` at the beginning of a chunk kills the process within Arrow.
-    if _NULL_FIRST.match(data) or any(pattern.search(data) for pattern in _NULL_LINES):
+def _check_first(data: bytes) -> None:
+    # A `null` at the beginning kills the process within Arrow; later ones become rows of their own.
+    if _NULL_FIRST.match(data):
         raise pa.ArrowInvalid("a line holds null")
 
 

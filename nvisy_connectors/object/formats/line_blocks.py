@@ -1,8 +1,10 @@
 """Cutting the bytes of an object into blocks of whole lines."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from nvisy_connectors.object.folder import ObjectInfo, Span
 
@@ -21,8 +23,17 @@ class Block:
     """Byte after the last line."""
     line: int
     """Number of the first line, from 1."""
-    lines: int
     data: bytes
+
+    @cached_property
+    def newlines(self) -> npt.NDArray[np.int64]:
+        """Where the newlines are in the data."""
+        return np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
+
+    @property
+    def lines(self) -> int:
+        """How many lines there are, blank ones too."""
+        return len(self.newlines) + (not self.data.endswith(b"\n"))
 
     @property
     def is_last(self) -> bool:
@@ -80,13 +91,11 @@ class LineCutter:
         self._rest_bytes = len(data) - cut
         return block
 
-    def _block(self, data: bytes) -> Block | None:
+    def _block(self, data: bytes) -> Block:
         assert self._info is not None  # noqa: S101 - `feed` has set it
-        start, line = self._start, self._line
-        codes = np.frombuffer(data, np.uint8)
-        lines = int(np.count_nonzero(codes == _NEWLINE)) + (not data.endswith(b"\n"))
-        self._start += len(data)
-        self._line += lines
-        if start == 0:
-            data = data.removeprefix(BOM)
-        return Block(self._info, start, self._start, line, lines, data)
+        end = self._start + len(data)
+        text = data.removeprefix(BOM) if self._start == 0 else data
+        block = Block(self._info, self._start, end, self._line, text)
+        self._start = end
+        self._line += block.lines
+        return block

@@ -14,11 +14,12 @@ from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import ordered_map
 from nvisy_dagster.sdk import Batch
 
-FETCHES = 3
+FETCHES = 2
 """Groups of spans that are fetched ahead."""
 
-DECODES = 1
-"""Groups that are decoded at once, in threads: Arrow's own threads fill the cores already."""
+DECODES = 2
+"""Groups that are decoded at once, each in one thread: two keep two cores busier than the threads
+that Arrow would start for one, which wait for each other at its end."""
 
 MAX_SPANS = 1024
 """Objects in one group, whatever their size."""

@@ -18,8 +18,11 @@ from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES, ID
 from nvisy_dagster.sdk.identity import format_uuid
 
 ROW_GROUP_ROWS = 128 * 1024
-ROW_GROUP_BYTES = 64 << 20
+ROW_GROUP_BYTES = 32 << 20
 """A row group is written at whichever comes first; it is what a part holds in memory."""
+
+DICTIONARY_BYTES = 128 << 10
+"""Where a column stops to be told by a dictionary: texts that hardly repeat only lose by one."""
 
 
 class PartWriter(ABC):
@@ -131,7 +134,9 @@ class ParquetWriter(PartWriter):
         self._waiting_rows = 0
         self._waiting_bytes = 0
         try:
-            self._writer = pq.ParquetWriter(str(path), schema, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                str(path), schema, compression="zstd", dictionary_pagesize_limit=DICTIONARY_BYTES
+            )
         except pa.ArrowNotImplementedError as error:
             raise _unsupported(error) from error
 
