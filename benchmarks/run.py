@@ -1,6 +1,6 @@
 """All benchmarks, or some of them, against their yardsticks and targets.
 
-    python benchmarks/run.py [--quick] [--repeat N] [--wait SECONDS] [w1 w2 overhead startup memory]
+    python benchmarks/run.py [--quick] [--repeat N] [--wait SECONDS] [NAME ...]
 
 Exits with 1 when a target is missed.
 """
@@ -216,6 +216,36 @@ def run_memory(report: Report) -> None:
             report.target(f"memory, {name}, growth to {times}x", large / small - 1, 0.15)
 
 
+def run_checkpoint(report: Report) -> None:
+    copies = 2 if report.options.quick else 4
+    work = partial(script, "checkpoint.py", "rows", copies)
+    out = OUT / "checkpoint"
+    runs = alternate(
+        report,
+        {"one, at the end": partial(work, 0, out), "every second": partial(work, 1, out)},
+    )
+    report.rows("Checkpoints: W1", "rows", copies * 1_000_000, runs)
+    slower = 1 / _ratio(runs["one, at the end"], runs["every second"]) - 1
+    report.target("checkpoint every second, cost in throughput", slower, 0.05)
+    none, every = (_least_cpu(measured) for measured in runs.values())
+    print(f"  in CPU seconds: {100 * (every / none - 1):+.1f}%")
+    _acknowledgement(report)
+
+
+def _acknowledgement(report: Report) -> None:
+    batches = 300 if report.options.quick else 1_000
+    work = partial(script, "checkpoint.py", "each", batches)
+    # Some ten batches are on their way between the source and the sink: so often at most.
+    runs = alternate(
+        report, {"one, at the end": partial(work, 0), "as often as can be": partial(work, 1)}
+    )
+    report.rows("Acknowledgement: a graph that does nothing", "batches", batches, runs)
+    without, often = (min(found, key=lambda run: run.seconds) for found in runs.values())
+    checkpoints = often.result["checkpoints"]
+    more = 1000 * (often.seconds - without.seconds) / checkpoints
+    print(f"  {checkpoints} checkpoints, {more:.2f} ms each")
+
+
 @contextmanager
 def stub() -> Generator[str]:
     """The embedding server of the tests, as a program; yields its URL."""
@@ -247,6 +277,7 @@ BENCHMARKS = {
     "overhead": run_overhead,
     "startup": run_startup,
     "memory": run_memory,
+    "checkpoint": run_checkpoint,
 }
 PACKAGES = ("pyarrow", "duckdb", "dagster", "aiohttp", "qdrant-edge-py")
 

@@ -121,6 +121,10 @@ class Embed(Action[EmbedParams]):
         tokens = _token_estimates(batch, self.params.column)
         return units(batch, tokens, budget=self.params.batch_tokens, max_rows=rows)
 
+    def cost(self, batch: pa.RecordBatch) -> int:
+        """Tokens of one request: counted where they are known, else estimated, rather too high."""
+        return int(_token_estimates(batch, self.params.column).sum())
+
     async def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Embed the texts of one request.
 

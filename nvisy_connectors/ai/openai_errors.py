@@ -68,13 +68,15 @@ class Refusal:
             return ConfigError(f"the account's quota is spent: {text}", remedy=remedy, tag="quota")
         if self.status == HTTPStatus.NOT_FOUND:
             remedy = f"check the model {model!r} and the connection's base_url"
-            return ConfigError(f"no such model or endpoint: {text}", remedy=remedy)
+            return ConfigError(f"no such model or endpoint: {text}", remedy=remedy, tag="not_found")
         if self.status in _TRANSIENT or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return self._transient(text)
         if self.status in _REFUSED_INPUT and not _blames_params(details):
             return _refused_input(text, count)
         remedy = "check the node's params and the connection's base_url"
-        return ConfigError(f"the endpoint refuses the request: {text}", remedy=remedy)
+        return ConfigError(
+            f"the endpoint refuses the request: {text}", remedy=remedy, tag="refused"
+        )
 
     def _transient(self, text: str) -> TransientError:
         limited = self.status == HTTPStatus.TOO_MANY_REQUESTS

@@ -92,9 +92,10 @@ class Bucket(Folder):
         """Drop the client, whose connections close with it."""
         self._store = None
 
-    async def make_spool(self, token: str) -> Path:
+    async def make_spool(self, writer: str, holder: int) -> Path:
         """A temporary folder of this machine."""
-        return Path(await to_thread.run_sync(tempfile.mkdtemp, None, f"nvisy-{token}-"))
+        prefix = f"nvisy-{writer}.{holder}-"
+        return Path(await to_thread.run_sync(tempfile.mkdtemp, None, prefix))
 
     async def publish(self, file: Path, key: str) -> None:
         """Upload in parts; the object appears when the last part is there."""

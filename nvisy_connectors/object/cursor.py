@@ -16,6 +16,10 @@ class ObjectCursor(Cursor):
     line: int = 1
     """Number of the line that begins at `offset`."""
     skip: int = 0
-    """How many records from `offset` on were read already."""
+    """How many records from `offset` on were read already, the bad ones too."""
     columns: str | None = None
     """Schema that the first records settled for the whole read, as Base64 of its IPC message."""
+    upto: int = 0
+    """Of an incremental read that stands within an object: behind the last of its records."""
+    listed: bool = False
+    """Whether an incremental read has told all that is gone, too."""

@@ -53,7 +53,7 @@ def store_error(error: Exception, uri: str) -> NvisyError:  # noqa: PLR0911 - on
     code = found[1] if (found := _CODE.search(text)) else None
     said = " ".join(str(part) for part in (status, code) if part) or _first_line(text)
     if code == "NoSuchBucket":
-        return ConfigError(f"there is no bucket at {uri}", remedy=_CHECK, tag="missing")
+        return ConfigError(f"there is no bucket at {uri}", remedy=_CHECK, tag="not_found")
     if status == HTTPStatus.PRECONDITION_FAILED or type(error).__name__ == "PreconditionError":
         return changed(uri)
     if _is_refusal(error, status, code, text):

@@ -90,11 +90,13 @@ class Folder(ABC):
         """Let go of connections; the folder is of no use any more."""
 
     @abstractmethod
-    async def make_spool(self, token: str) -> Path:
+    async def make_spool(self, writer: str, holder: int) -> Path:
         """An empty folder on a disk for files that will be published; blocks nobody.
 
         Args:
-            token: Names the writer; what an earlier one of the same name left is deleted.
+            writer: Names the writer; what its other holders left is deleted, so that one of them
+                that comes back to life has nothing to publish.
+            holder: Tells those who hold the writer one after the other apart.
         """
 
     @abstractmethod

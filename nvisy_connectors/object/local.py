@@ -52,7 +52,7 @@ class LocalSource(ObjectSource[LocalSourceParams]):
             raise ConfigError(
                 f"there is no file or folder {path}",
                 remedy=f"check `path`; a relative one begins at {self.resolve('.')}",
-                tag="missing",
+                tag="not_found",
             )
         if self.params.glob:
             raise ConfigError(

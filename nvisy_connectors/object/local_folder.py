@@ -63,13 +63,14 @@ class LocalFolder(Folder):
                 raise changed(self.uri(info.key))
             return pa.OSFile(str(self._path(info.key)))
 
-    async def make_spool(self, token: str) -> Path:
+    async def make_spool(self, writer: str, holder: int) -> Path:
         """A hidden folder beside the files, so that publishing is a rename."""
-        spool = self.root / f".nvisy-{token}"
+        spool = self.root / f".nvisy-{writer}.{holder}"
 
         def make() -> None:
             with self._errors(spool.name, writing=True):
-                shutil.rmtree(spool, ignore_errors=True)
+                for left in self.root.glob(f".nvisy-{writer}.*"):
+                    shutil.rmtree(left, ignore_errors=True)
                 spool.mkdir(parents=True)
 
         await to_thread.run_sync(make)

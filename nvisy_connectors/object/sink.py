@@ -45,6 +45,7 @@ class ObjectSink(Sink[P]):
 
     objects: Folder
     _run = ""
+    _partial = False
 
     @abstractmethod
     async def make_folder(self) -> Folder:
@@ -53,6 +54,10 @@ class ObjectSink(Sink[P]):
         Raises:
             ConfigError: There cannot be such a place.
         """
+
+    def keeps_earlier(self) -> bool:
+        """In mode `append` only."""
+        return self.params.mode == "append"
 
     def check(self, incoming: EdgeType) -> None:
         """The format `text` needs a column `text`; the others take all but an empty payload."""
@@ -94,9 +99,10 @@ class ObjectSink(Sink[P]):
     async def start(self, progress: Progress) -> None:
         """Delete what this run wrote after its last checkpoint."""
         self._run = run_token(progress.id)
+        self._partial = progress.partial
         with anyio.CancelScope(shield=True):  # what is made must be known, to be removed
-            token = run_token(f"{self._run}.{self.node_id}")
-            self._spool = await self.objects.make_spool(token)
+            writer = run_token(f"{self._run}.{self.node_id}")
+            self._spool = await self.objects.make_spool(writer, progress.token)
         await self._delete(lambda part: part.run == self._run and part.epoch > progress.epoch)
 
     async def write(self, batch: pa.RecordBatch) -> None:
@@ -124,7 +130,7 @@ class ObjectSink(Sink[P]):
 
     async def finish(self) -> None:
         """In mode `replace`, delete the parts of earlier runs."""
-        if self.params.mode == "replace":
+        if self.params.mode == "replace" and not self._partial:
             await self._delete(lambda part: part.run != self._run)
 
     async def _spool_work(self, work: Callable[[], None]) -> None:

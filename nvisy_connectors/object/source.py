@@ -7,12 +7,13 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from nvisy_connectors.object.changes import ObjectChanges
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import Folder, ObjectInfo
 from nvisy_connectors.object.formats.readers import READERS
 from nvisy_connectors.object.glob import compile_glob
 from nvisy_connectors.object.params import ReadParams
-from nvisy_dagster.sdk import Batch, ConfigError, EdgeType, Source
+from nvisy_dagster.sdk import Batch, Bookmark, Change, ConfigError, EdgeType, Source
 from nvisy_dagster.sdk.envelope import ENVELOPE
 
 P = TypeVar("P", bound=ReadParams)
@@ -24,6 +25,8 @@ class ObjectSource(Source[P, ObjectCursor]):
     A connector says in `make_folder` where the objects are.
     """
 
+    skips_bad_records = True
+    bookmarks = True
     objects: Folder
 
     @abstractmethod
@@ -59,11 +62,25 @@ class ObjectSource(Source[P, ObjectCursor]):
                 where the params say.
         """
         begun = None if cursor is None or cursor.offset is None else await self._resumed(cursor)
-        reader = READERS[self.params.format](self.params, self.objects)
+        rejects = self.bad_records == "reject"
+        reader = READERS[self.params.format](self.params, self.objects, rejects=rejects)
         objects = self._objects(cursor, begun)
         async with aclosing(reader.read(objects, cursor)) as batches:
             async for batch in batches:
                 yield batch
+
+    async def read_changes(
+        self, cursor: ObjectCursor | None, bookmark: Bookmark
+    ) -> AsyncGenerator[Change[ObjectCursor], None]:
+        """Objects that are new, or whose version changed, and what is gone; see `read`."""
+        begun = None if cursor is None or cursor.offset is None else await self._resumed(cursor)
+        changes = ObjectChanges(self.objects, bookmark, cursor, begun)
+        rejects = self.bad_records == "reject"
+        reader = READERS[self.params.format](self.params, self.objects, rejects=rejects)
+        listed = self._objects(cursor, begun)
+        async with aclosing(changes.read(listed, lambda some: reader.read(some, cursor))) as steps:
+            async for step in steps:
+                yield step
 
     async def _objects(
         self, cursor: ObjectCursor | None, begun: ObjectInfo | None
@@ -91,13 +108,13 @@ class ObjectSource(Source[P, ObjectCursor]):
             raise ConfigError(
                 f"the glob {self.params.glob!r} matches none of the files in {self.location()}",
                 remedy="check `glob`: `*` stays within a folder, `**/*` enters all of them",
-                tag="missing",
+                tag="not_found",
             )
         if not self.objects.may_be_empty:
             raise ConfigError(
                 f"there is nothing at {self.location()}",
                 remedy="check `prefix`: nothing in the bucket begins with it",
-                tag="missing",
+                tag="not_found",
             )
 
     async def _resumed(self, cursor: ObjectCursor) -> ObjectInfo:

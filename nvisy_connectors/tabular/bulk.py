@@ -7,19 +7,24 @@ the same result.
 """
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import pyarrow as pa
 
 LEAST = 16
 """Fewer expressions are not worth it."""
 PER_STATEMENT = 200
+THREADS = 4
 MOST_SCHEMAS = 4
 """Schemas that the expressions of one graph are typed against in bulk; a graph in which every node
 makes another schema would multiply the work."""
 
 Trees = tuple[str, str]
+R = TypeVar("R")
 
 
 @dataclass
@@ -56,7 +61,8 @@ def prepare(component: str, texts: Iterable[str]) -> None:
     distinct = tuple(dict.fromkeys(texts))
     _thread.prepared.pop(component, None)
     if len(distinct) >= LEAST:
-        trees = dict(parse_many(distinct, PER_STATEMENT))
+        parsed = _each(parse_many, distinct)
+        trees = {text: pair for some in parsed for text, pair in some}
         _thread.prepared[component] = _Prepared(distinct, trees)
 
 
@@ -91,15 +97,11 @@ def _type_all(
     from nvisy_connectors.tabular.expression import reads
 
     same = [text for text in texts if reads(text) == tuple(columns)]
-    found: dict[tuple[str, pa.Schema], pa.DataType] = {}
-    for start in range(0, len(same), PER_STATEMENT):
-        some = same[start : start + PER_STATEMENT]
-        types = _types(some, records)
-        found |= {(text, records.schema): kind for text, kind in zip(some, types, strict=False)}
-    return found
+    typed = _each(partial(_types, records=records), same)
+    return {(text, records.schema): kind for some in typed for text, kind in some}
 
 
-def _types(texts: Sequence[str], records: pa.RecordBatch) -> list[pa.DataType]:
+def _types(texts: Sequence[str], records: pa.RecordBatch) -> list[tuple[str, pa.DataType]]:
     import duckdb
 
     from nvisy_connectors.tabular.database import select
@@ -110,4 +112,13 @@ def _types(texts: Sequence[str], records: pa.RecordBatch) -> list[pa.DataType]:
     except duckdb.Error:
         # One of them does not fit; each is typed alone then, and the culprit named.
         return []
-    return list(made.schema.types)
+    return list(zip(texts, made.schema.types, strict=True))
+
+
+def _each(work: Callable[[Sequence[str]], R], texts: Sequence[str]) -> list[R]:
+    """What is made of some texts at a time; DuckDB lets other threads work meanwhile."""
+    parts = [texts[start : start + PER_STATEMENT] for start in range(0, len(texts), PER_STATEMENT)]
+    if len(parts) == 1:
+        return [work(parts[0])]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, parts))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -64,18 +64,16 @@ def parse_one(text: str) -> Node:
     return selected[0]
 
 
-def parse_many(texts: Iterable[str], per_statement: int) -> Iterator[tuple[str, tuple[str, str]]]:
+def parse_many(texts: Sequence[str]) -> list[tuple[str, tuple[str, str]]]:
     """Texts of a sound size with the parse trees, as JSON, of their two statements."""
     sound: list[str] = []
     for text in texts:
         with suppress(RefusedError):
             _check_size(text)
             sound.append(text)
-    for start in range(0, len(sound), per_statement):
-        some = sound[start : start + per_statement]
-        statements = [statement for text in some for statement in _statements(text)]
-        trees = syntax_trees_of(statements)
-        yield from zip(some, zip(trees[::2], trees[1::2], strict=True), strict=True)
+    statements = [statement for text in sound for statement in _statements(text)]
+    trees = syntax_trees_of(statements)
+    return list(zip(sound, zip(trees[::2], trees[1::2], strict=True), strict=True))
 
 
 def _statements(text: str) -> tuple[str, str]:

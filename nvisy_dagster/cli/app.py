@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "nvisy_dagster.cli.run",
     "validate": "nvisy_dagster.cli.validate",
     "plan": "nvisy_dagster.cli.plan",
+    "dead-letters": "nvisy_dagster.cli.dead_letters",
     "search": "nvisy_dagster.cli.search",
     "dev": "nvisy_dagster.cli.dev",
     "connectors": "nvisy_dagster.cli.connectors",

@@ -39,7 +39,7 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
     if they were made with the same storage. History is kept in $DAGSTER_HOME, else in dagster/ in
     the storage folder.
     """
-    from nvisy_dagster.engine.run import STORAGE_VARIABLE, default_storage
+    from nvisy_dagster.engine.storage import STORAGE_VARIABLE, storage_root
     from nvisy_dagster.sdk import ConfigError
 
     if find_spec("dagster_webserver") is None:
@@ -51,7 +51,7 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
     from nvisy_dagster.translator.instance import default_instance_home, prepare_instance_home
     from nvisy_dagster.translator.storage_folder import writable_storage
 
-    storage = (storage or default_storage()).resolve()
+    storage = storage_root(storage)
     with writable_storage(storage):
         home = prepare_instance_home(default_instance_home(storage))
     environment = {
@@ -90,7 +90,7 @@ def _check_address(host: str, port: int) -> None:
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {reason}",
             remedy="choose another port with --port, or another address with --host",
-            tag="address",
+            tag="conflict",
         ) from error
 
 

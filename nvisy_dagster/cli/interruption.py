@@ -1,6 +1,5 @@
-"""Ctrl-C and SIGTERM: the first one stops in order, the second one at once."""
+"""Ctrl-C and SIGTERM: the first one drains what is under way, the second one stops at once."""
 
-import asyncio
 import os
 import signal
 import threading
@@ -12,6 +11,7 @@ from typing import TypeVar
 import anyio
 
 from nvisy_dagster.cli.exit_codes import ExitCode
+from nvisy_dagster.engine.drain import RunStoppedError, StopRequest
 
 T = TypeVar("T")
 
@@ -20,7 +20,10 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 
 class InterruptedRunError(Exception):
-    """A signal ended the run; every client is closed and the checkpoint kept."""
+    """A signal ended the run; every client is closed and the checkpoint kept.
+
+    Its text, if it has one, says how far the run came.
+    """
 
 
 class Interruption:
@@ -66,11 +69,13 @@ class Interruption:
         self._on_first()
 
 
-def run_interruptible(call: Callable[[], Awaitable[T]], on_stop: Callable[[], None]) -> T:
-    """Run an async function in this thread, the main one; a signal cancels it.
+def run_interruptible(
+    call: Callable[[StopRequest], Awaitable[T]], on_stop: Callable[[], None]
+) -> T:
+    """Run an async function in this thread, the main one; a signal asks it to stop.
 
     Args:
-        call: What to run.
+        call: What to run; it ends when it is asked to.
         on_stop: Called when the first signal arrives.
 
     Raises:
@@ -79,27 +84,25 @@ def run_interruptible(call: Callable[[], Awaitable[T]], on_stop: Callable[[], No
     return anyio.run(_until_signal, call, on_stop)
 
 
-async def _until_signal(call: Callable[[], Awaitable[T]], on_stop: Callable[[], None]) -> T:
-    loop = asyncio.get_running_loop()
-    scope = anyio.CancelScope()
-    results: list[T] = []
+async def _until_signal(
+    call: Callable[[StopRequest], Awaitable[T]], on_stop: Callable[[], None]
+) -> T:
+    request = StopRequest()
 
     def stop() -> None:
         on_stop()
-        loop.call_soon_threadsafe(scope.cancel)
+        request.request()
 
     interruption = Interruption(stop)
     with interruption.listening():
         try:
-            with scope:
-                results.append(await call())
-        except Exception:
-            # What fails because it was cancelled is not the reason of the end.
+            return await call(request)
+        except Exception as error:
+            # What fails because it was stopped is not the reason of the end.
             if not interruption.received:
                 raise
-    if not results:
-        raise InterruptedRunError
-    return results[0]
+            told = error.message if isinstance(error, RunStoppedError) else str(error)
+            raise InterruptedRunError(told) from error
 
 
 def end_process() -> None:

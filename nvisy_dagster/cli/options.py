@@ -20,6 +20,7 @@ connections_option = click.option(
 storage_option = click.option(
     "--storage",
     type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where checkpoints and run history are kept: $NVISY_STORAGE, else .nvisy here.",
+    metavar="FOLDER|URL",
+    help="Where checkpoints and run history are kept: a folder, or an object store such as "
+    "s3://bucket/prefix; by default $NVISY_STORAGE, else .nvisy here.",
 )

@@ -11,6 +11,7 @@ from nvisy_dagster.cli.component_description import (
 )
 from nvisy_dagster.cli.reference_cli import cli_page
 from nvisy_dagster.cli.reference_component import component_page
+from nvisy_dagster.cli.reference_errors import errors_page
 from nvisy_dagster.cli.reference_primitives import primitives_page
 from nvisy_dagster.cli.schema import full_schema
 from nvisy_dagster.registry import Registry
@@ -36,6 +37,7 @@ def pages(registry: Registry) -> Pages:
         "index.md": _index(connectors, actions),
         "primitives.md": primitives_page(),
         "cli.md": cli_page(),
+        "errors.md": errors_page(),
     }
     for name, described in connectors.items():
         components = (registry.connector(name).source, registry.connector(name).sink)
@@ -86,6 +88,7 @@ def _index(
 ) -> str:
     lines = ["# Reference", ""]
     lines += ["- [The command line](cli.md)", "- [Primitives: what edges carry](primitives.md)"]
+    lines += ["- [Error tags](errors.md)"]
     lines += ["- [JSON Schema of a graph](graph.schema.json)", ""]
     for title, kind, components in (
         ("Connectors", "connectors", connectors),

@@ -17,9 +17,19 @@ def cli_page() -> str:
     for name in cli.list_commands(top):
         command = cli.get_command(top, name)
         if command is not None and not command.hidden:
-            text = command.get_help(_context(command, name, top)).rstrip()
-            lines += ["", f"## nvisy {name}", "", "```text", text, "```"]
+            lines += _command(command, name, top, "##")
     return "\n".join(lines) + "\n"
+
+
+def _command(command: click.Command, name: str, parent: click.Context, mark: str) -> list[str]:
+    """The section of a command, and those of the commands below it."""
+    context = _context(command, name, parent)
+    text = command.get_help(context).rstrip()
+    lines = ["", f"{mark} {context.command_path}", "", "```text", text, "```"]
+    below = command.commands.items() if isinstance(command, click.Group) else ()
+    for sub, one in below:
+        lines += _command(one, sub, context, f"{mark}#")
+    return lines
 
 
 def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:

@@ -14,8 +14,8 @@ A run that failed, or was stopped, left checkpoints: running the graph again goe
 unless --fresh is given. Every record reaches an upsert sink exactly once either way.
 
 The run is recorded in Dagster's storage ($DAGSTER_HOME, else dagster/ in the storage folder), where
-`nvisy dev` shows it. Progress goes to stderr, the result to stdout. Ctrl-C closes every client and
-keeps the checkpoint; pressed twice it stops at once.
+`nvisy dev` shows it. Progress goes to stderr, the result to stdout. Ctrl-C finishes and commits
+what is under way; pressed twice it stops at once. The next run goes on either way.
 
 {exit_codes_help()}
 """
@@ -25,7 +25,7 @@ keeps the checkpoint; pressed twice it stops at once.
 @click.argument("graph", type=GRAPH)
 @connections_option
 @storage_option
-@click.option("--fresh", is_flag=True, help="Begin anew, even if the last run left off half way.")
+@click.option("--fresh", is_flag=True, help="Begin anew, and read everything again.")
 @click.option("--engine-only", is_flag=True, help="Run without Dagster: faster, and not recorded.")
 @click.option("--quiet", "-q", is_flag=True, help="Show neither progress nor the final table.")
 @json_option

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nvisy_dagster.compiler import Plan
+from nvisy_dagster.engine.accounting import passed_on
 from nvisy_dagster.engine.metrics import Counts, NodeMetrics
 
 State = Literal["waiting", "running", "done", "stopped", "failed"]
@@ -76,6 +77,7 @@ class NodeRecord:
             "component": self.component,
             "state": self.state,
             **self.counts.to_json(),
+            "records_kept": passed_on(self),
             "seconds": self.seconds,
             "records_per_second": self.rate,
             "wait_in_seconds": self.wait_in_seconds,

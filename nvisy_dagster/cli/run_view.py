@@ -18,6 +18,7 @@ from nvisy_dagster.engine.metrics import NodeMetrics
 LINE_SECONDS = 5.0
 """Time between two progress lines."""
 NODES_IN_A_LINE = 8
+STOPPING = "finishing the epoch, then stopping; a second Ctrl-C stops at once"
 ROWS_LIVE = 30
 """Most nodes in the live table; of a larger graph those that are running are shown."""
 PLAIN_WIDTH = 160
@@ -71,10 +72,15 @@ class LineView(QuietView):
     def __init__(self, record: RunRecord) -> None:
         super().__init__(record)
         self._told: float | None = None
+        self._told_stopping = False
 
     def observe(self, metrics: Sequence[NodeMetrics]) -> None:
         """The engine tells its counts."""
         super().observe(metrics)
+        if self.record.stopping and not self._told_stopping:
+            # Told here and not where the signal is handled, which may be amid any other writing.
+            self._told_stopping = True
+            click.echo(STOPPING, err=True)
         now = time.monotonic()
         if self._told is None:
             # What came before was importing and opening.
@@ -122,7 +128,7 @@ class LiveView(QuietView):
         if len(shown) > ROWS_LIVE:
             shown = [node for node in shown if node.state == "running"][:ROWS_LIVE]
         table = run_table(shown, live=True)
-        note = "stopping: press Ctrl-C again to stop at once" if self.record.stopping else ""
+        note = STOPPING if self.record.stopping else ""
         table.caption = Text(f"{self.record.seconds:.0f} s  {note}".rstrip())
         table.caption_justify = "left"
         return table
@@ -150,16 +156,15 @@ def run_table(nodes: Sequence[NodeRecord], *, live: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("node", "component"):
         table.add_column(heading, overflow="fold")
-    for heading in ("in", "out", "dropped", "dead", "seconds", "records/s"):
+    for heading in ("read/in", "out/written", "dropped", "dead", "seconds", "records/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for node in nodes:
         counts = node.counts
-        source = node.kind == "source"
         table.add_row(
             Text(node.node),
             Text(node.component),
-            "" if source else f"{counts.records_in:,}",
+            f"{counts.records_in:,}",
             f"{counts.records_out:,}",
             f"{counts.dropped:,}",
             Text(f"{counts.dead:,}", style="red" if counts.dead else ""),

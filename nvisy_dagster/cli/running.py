@@ -23,10 +23,14 @@ from nvisy_dagster.cli.loading import FileErrors, LoadedGraph, load
 from nvisy_dagster.cli.next_step import next_step
 from nvisy_dagster.cli.run_record import RunRecord
 from nvisy_dagster.cli.run_view import choose_view, print_table
+from nvisy_dagster.engine.accounting import totals
 from nvisy_dagster.engine.connections import OpenConnections, open_connections
+from nvisy_dagster.engine.drain import StopRequest
 from nvisy_dagster.engine.failure import NodeError, RunConflictError
+from nvisy_dagster.engine.found import found_in_words
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.run import default_storage, run_plan
+from nvisy_dagster.engine.run import RunResult, run_plan
+from nvisy_dagster.engine.storage import storage_root
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.translator.storage_folder import writable_storage
@@ -51,7 +55,7 @@ class RunRequest:
     @property
     def state_folder(self) -> Path:
         """Root folder of run state."""
-        return (self.storage or default_storage()).resolve()
+        return storage_root(self.storage)
 
     @property
     def command(self) -> str:
@@ -119,14 +123,16 @@ def _engine_only(
     record: RunRecord,
     observe: Observe,
 ) -> Outcome:
-    call = partial(
-        run_plan,
-        loaded.plan,
-        connections.by_name,
-        storage=request.state_folder,
-        fresh=request.fresh,
-        observe=observe,
-    )
+    async def call(stop: StopRequest) -> RunResult:
+        return await run_plan(
+            loaded.plan,
+            connections.by_name,
+            storage=request.state_folder,
+            fresh=request.fresh,
+            observe=observe,
+            stop=stop,
+        )
+
     try:
         with writable_storage(request.state_folder):
             result = run_interruptible(call, partial(_stopping, record))
@@ -169,13 +175,13 @@ def _in_dagster(
         return Outcome(error=error)
     error = InterruptedRunError() if result.interrupted or interruption.received else None
     if error is None and result.failure is not None:
-        error = _raised(result.failure)
+        error = raised(result.failure)
     if result.success:
         error = None
     return Outcome(result.run_id, result.resumed, result.metrics, error)
 
 
-def _raised(failure: "ToldFailure") -> NvisyError:
+def raised(failure: "ToldFailure") -> NvisyError:
     """The error that the failure of a run in Dagster tells of."""
     if failure.tag == RunConflictError.default_tag:
         return RunConflictError(failure.message, remedy=failure.remedy)
@@ -221,18 +227,21 @@ def _tell(
 
 def _failure_lines(error: Exception, scrub: Callable[[str], str]) -> Iterator[str]:
     if isinstance(error, InterruptedRunError):
-        return iter(["interrupted: every client is closed, and what was committed stays"])
+        told = [f"  {scrub(str(error))}"] if str(error) else []
+        return iter(["interrupted: every client is closed, and what was committed stays", *told])
     return error_lines(error, scrub)
 
 
 def _summary(record: RunRecord, outcome: Outcome) -> str:
-    nodes = record.nodes.values()
-    read = sum(node.counts.records_out for node in nodes if node.kind == "source")
-    written = sum(node.counts.records_out for node in nodes if node.kind == "sink")
-    dead = sum(node.counts.dead for node in nodes)
-    words = [f"{read:,} records read", f"{written:,} written"]
-    if dead:
-        words.append(click.style(f"{dead:,} dead", fg="red"))
+    sums = totals(record.nodes.values())
+    words = [f"{sums['read']:,} records read", f"{sums['written']:,} written"]
+    if sums["dropped"]:
+        words.append(f"{sums['dropped']:,} dropped")
+    if sums["dead"]:
+        words.append(click.style(f"{sums['dead']:,} dead", fg="red"))
+    found = found_in_words(node.counts for node in record.nodes.values())
+    if found is not None:
+        words.append(f"incremental: {found}")
     went_on = ", going on from an earlier run's checkpoint" if outcome.resumed else ""
     succeeded = click.style("succeeded", fg="green")
     return f"{succeeded} in {record.seconds:.1f} s{went_on}: {', '.join(words)}"
@@ -245,7 +254,8 @@ def _to_json(
     step: str | None = None
     failure: dict[str, Any] | None = None
     if isinstance(error, InterruptedRunError):
-        failure = {"kind": "interrupted", "message": "a signal ended the run", "remedy": None}
+        told = scrub(str(error)) or "a signal ended the run"
+        failure = {"kind": "interrupted", "message": told, "remedy": None}
     elif error is not None:
         failure = describe(error, scrub)
     if error is not None:

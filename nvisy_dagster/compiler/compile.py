@@ -3,13 +3,17 @@
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from croniter import CroniterBadDateError, croniter
 
+from nvisy_dagster.compiler.bad_records import check_bad_records
 from nvisy_dagster.compiler.destinations import check_destinations
 from nvisy_dagster.compiler.edge_types import EdgeTypes
+from nvisy_dagster.compiler.incremental import check_incremental
+from nvisy_dagster.compiler.limits import check_rate_limits, stage_pools
 from nvisy_dagster.compiler.plan import Node, Plan
 from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.compiler.resolve import Resolved, Resolver
@@ -28,8 +32,8 @@ from nvisy_dagster.graph.load import (
     contradictions,
     load_graph,
 )
-from nvisy_dagster.graph.model import BranchNode, Graph
-from nvisy_dagster.graph.policies import Policies
+from nvisy_dagster.graph.model import BranchNode, Graph, SourceNode
+from nvisy_dagster.graph.policies import ConnectionPolicies, Policies
 from nvisy_dagster.graph.salvage import without_echoes
 from nvisy_dagster.graph.secret_references import STORES, references, texts
 from nvisy_dagster.registry import Registry, installed
@@ -66,12 +70,35 @@ def compile_graph(
     types = EdgeTypes(resolved, shape, problems).check()
     check_destinations(resolved.values(), connections, folder, problems)
     _check_references(graph, problems)
+    check_incremental(graph, resolved, shape, problems)
     _check_policies(graph, problems)
+    _check_error_limits(graph, problems)
+    check_rate_limits(graph, list(resolved.values()), problems)
+    check_bad_records(resolved.values(), problems)
     _check_schedule(graph, problems)
+    _raise(problems, file)
+    plan = _plan(graph, resolved, shape, types, folder)
+    pools = stage_pools(graph, resolved, connections, plan.stages, problems)
+    _raise(problems, file)
+    return replace(plan, pools=pools, connections=_policies_of(plan, connections or {}))
+
+
+def _raise(problems: Problems, file: str | None) -> None:
     if problems.errors:
         # One cause may be found at several nodes.
         raise GraphErrors(list(dict.fromkeys(problems.errors)), file=file)
-    return _plan(graph, resolved, shape, types, folder)
+
+
+def _policies_of(
+    plan: Plan, connections: Mapping[str, NamedConnection]
+) -> dict[str, ConnectionPolicies]:
+    used = {node.connection for node in plan.nodes.values()}
+    nothing = ConnectionPolicies()
+    return {
+        name: one.policies
+        for name, one in connections.items()
+        if name in used and one.policies != nothing
+    }
 
 
 def compile_file(
@@ -197,23 +224,23 @@ def _check_references(graph: Graph, problems: Problems) -> None:
 
 def _check_policies(graph: Graph, problems: Problems) -> None:
     problems.errors.extend(contradictions(graph).values())
-    if graph.rate_limit is not None:
-        problems.add("rate_limit", message='"rate_limit" is not built yet', remedy="remove it")
     for index, node in enumerate(graph.nodes):
-        if node.rate_limit is not None:
-            message = '"rate_limit" is not built yet'
-            problems.add("nodes", index, "rate_limit", message=message, remedy="remove it")
-        if node.type == "source" and node.on_error not in {None, "fail"}:
-            problems.add(
-                "nodes",
-                index,
-                "on_error",
-                message=f'"{node.on_error}" is not built yet for what a source cannot read',
-                remedy="remove it; the default of the graph holds for actions and sinks",
-            )
         if node.type == "sink" and node.materialize:
             message = "a sink has no output to materialize"
             problems.add("nodes", index, "materialize", message=message, remedy="remove it")
+
+
+def _check_error_limits(graph: Graph, problems: Problems) -> None:
+    remedy = 'set "on_error" to "dead_letter" or "drop", or remove the limit'
+    for index, node in enumerate(graph.nodes):
+        if node.error_limit is not None and graph.policies(node).on_error == "fail":
+            message = 'with "on_error" "fail" the first record that fails ends the run already'
+            problems.add("nodes", index, "error_limit", message=message, remedy=remedy)
+    if graph.error_limit is not None and graph.on_error == "fail":
+        own = any(node.on_error not in {None, "fail"} for node in graph.nodes)
+        if not own:
+            message = 'no node has another "on_error" than "fail", which ends the run already'
+            problems.add("error_limit", message=message, remedy=remedy)
 
 
 def _check_schedule(graph: Graph, problems: Problems) -> None:
@@ -258,6 +285,7 @@ def _plan(
             concurrency=graph.concurrency,
             rate_limit=graph.rate_limit,
             on_error=graph.on_error,
+            error_limit=graph.error_limit,
         ),
         folder=folder,
         description=graph.description,
@@ -286,4 +314,6 @@ def _nodes(
             owners=node.owners,
             tags=node.tags,
             metadata=node.metadata,
+            incremental=isinstance(node, SourceNode) and node.incremental,
+            on_removed=node.on_removed if isinstance(node, SourceNode) else "remove",
         )

@@ -6,7 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from nvisy_dagster.graph.policies import Checkpoint, Execution, Policies, Schedule
+from nvisy_dagster.graph.policies import (
+    Checkpoint,
+    ConnectionPolicies,
+    Execution,
+    Policies,
+    Schedule,
+)
 from nvisy_dagster.sdk import Component, Connection, EdgeType, Params
 
 Kind = Literal["source", "action", "branch", "sink"]
@@ -32,6 +38,10 @@ class Node:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Free for the writer; shown, never interpreted."""
+    incremental: bool = False
+    """Source: it reads only what changed since the last successful run."""
+    on_removed: Literal["remove", "ignore"] = "remove"
+    """Source: what an incremental run does about records that are gone."""
 
     def build(
         self, connection: Connection | None = None, folder: Path | None = None
@@ -89,6 +99,12 @@ class Plan:
     checkpoint: Checkpoint
     defaults: Policies
     """The graph's own policies: what a node does not say, and the limits of the whole run."""
+    connections: Mapping[str, ConnectionPolicies] = field(
+        default_factory=dict[str, ConnectionPolicies]
+    )
+    """What is said of the connections that its nodes use, by name, where something is."""
+    pools: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Stage id -> the pool of Dagster that it waits for, where one is named."""
     folder: Path | None = None
     """Folder of the graph's file."""
     description: str | None = None
@@ -116,6 +132,17 @@ class Plan:
         found: dict[str, list[Edge]] = {node: [] for node in self.nodes}
         for edge in self.edges:
             found[edge.output.node].append(edge)
+        return found
+
+    def reached_from(self, node_id: str) -> set[str]:
+        """The node and all that its records can reach."""
+        found = {node_id}
+        waiting = [node_id]
+        while waiting:
+            for edge in self.edges_from[waiting.pop()]:
+                if edge.target not in found:
+                    found.add(edge.target)
+                    waiting.append(edge.target)
         return found
 
     def stage(self, stage_id: str) -> Stage:

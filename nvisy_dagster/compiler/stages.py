@@ -144,6 +144,7 @@ def _hash(
                 node.connection,
                 node.policies.on_error,
                 node.params.model_dump(mode="json"),
+                *(["incremental", node.on_removed] if node.incremental else []),
             ]
             for node in (nodes[member] for member in members)
         ],

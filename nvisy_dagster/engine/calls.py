@@ -1,48 +1,25 @@
 """Calls of a component: retried, timed, limited, and kept in order while they overlap."""
 
-import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
+import pyarrow as pa
 from anyio.abc import TaskGroup
 
-from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.graph.policies import Policies, Retry
-from nvisy_dagster.sdk import TransientError
-
-LONGEST_RETRY_AFTER_SECONDS = 600.0
-"""Longest pause that a system may ask for; beyond it the stage fails, saying so."""
+from nvisy_dagster.engine.attempts import NO_COST, Attempts, waiting
+from nvisy_dagster.engine.gate import Gate
+from nvisy_dagster.engine.metrics import Counts, NodeMetrics
+from nvisy_dagster.engine.rate_limit import Cost
+from nvisy_dagster.graph.policies import Policies
+from nvisy_dagster.sdk import EpochLostError, TransientError
 
 A = TypeVar("A")
 R = TypeVar("R")
-
-
-def retry_delay(retry: Retry, attempt: int, retry_after: float | None) -> float:
-    """Seconds to wait before the next attempt.
-
-    `exponential` doubles from the initial delay up to the longest one; `jitter` draws evenly
-    between nothing and that ("full jitter", AWS Architecture Blog, 2015). A delay that the system
-    asked for is never shortened.
-
-    Args:
-        retry: The policy.
-        attempt: Attempts made so far, from 1.
-        retry_after: Seconds that the system asked for.
-    """
-    longest = retry.max_delay_seconds
-    # Beyond 2**32 every allowed delay has reached its cap, and floats stay finite.
-    grown = min(longest, retry.initial_delay_seconds * 2.0 ** min(attempt - 1, 32))
-    match retry.backoff:
-        case "fixed":
-            delay = retry.initial_delay_seconds
-        case "exponential":
-            delay = grown
-        case "jitter":
-            delay = random.uniform(0, grown)  # noqa: S311 - spreads load, guards nothing
-    return max(delay, retry_after or 0.0)
 
 
 class Caller:
@@ -50,56 +27,119 @@ class Caller:
 
     Args:
         policies: The node's policies.
-        metrics: Where calls and retries are counted.
+        metrics: Where calls, retries and waits are counted.
         run_limit: Limit on the calls of the whole run, if there is one.
+        gate: What it shares with those that call the same system; one of its own by default.
     """
 
     def __init__(
-        self, policies: Policies, metrics: NodeMetrics, run_limit: anyio.Semaphore | None = None
+        self,
+        policies: Policies,
+        metrics: NodeMetrics,
+        run_limit: anyio.Semaphore | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._retry = policies.retry
         self._timeout = policies.timeout.call_seconds
         self._metrics = metrics
         self._run_limit = run_limit
+        self._gate = gate or Gate()
+        self._counts_tokens = any(limiter.counts_tokens for limiter in self._gate.limiters)
 
-    async def call(self, function: Callable[[A], Awaitable[R]], argument: A) -> R:
+    async def call(
+        self,
+        function: Callable[[A], Awaitable[R]],
+        argument: A,
+        tokens: Callable[[A], int] | None = None,
+    ) -> R:
         """Call until it succeeds, fails for good, or the retries are spent.
 
+        Args:
+            function: What to call.
+            argument: What to call it with; the records of a batch count for the rate limits.
+            tokens: Tells the tokens of the argument, if anybody asks for them.
+
         Raises:
-            TransientError: It failed `max_retries + 1` times.
+            TransientError: It failed `max_retries + 1` times, or its system is down for longer
+                than the policy waits.
+            NvisyError: It failed in a way that the policy does not retry.
         """
-        attempt = 0
+        batch: Any = argument
+        records = batch.num_rows if isinstance(batch, pa.RecordBatch) else 0
+        told = tokens(argument) if tokens is not None and self._counts_tokens else 0
+        return await self.retried(partial(self._once, function, argument), Cost(1, records, told))
+
+    async def retried(self, function: Callable[[], Awaitable[R]], cost: Cost = NO_COST) -> R:
+        """The same for what is neither timed nor counted as a call; raises as `call`."""
+        attempts = self.attempts()
         while True:
-            attempt += 1
+            await attempts.begin(cost)
             try:
-                return await self._once(function, argument)
+                result = await function()
+            except EpochLostError:
+                attempts.abandoned()
+                raise
             except TransientError as error:
-                await self.pause(error, attempt)
+                await attempts.failed(error)
+            except BaseException:
+                attempts.abandoned()
+                raise
+            else:
+                attempts.succeeded()
+                return result
 
-    async def pause(self, error: TransientError, attempt: int) -> None:
-        """Wait before the next attempt.
+    async def read_on(
+        self, read: Callable[[], AsyncGenerator[R, None]], records: Callable[[R], int]
+    ) -> AsyncGenerator[R, None]:
+        """What a reader yields; after a transient error it is called again, to read on.
+
+        Every item is taken for an answer, after which retries are counted anew, and for one request
+        by the rate limits, which hold it until they allow the next one.
+
+        Args:
+            read: Reads from where the last item ended.
+            records: Tells the records of an item.
 
         Raises:
-            TransientError: The retries are spent; or the system asks for a pause that no run
-                should sit through.
+            TransientError: It failed `max_retries + 1` times in a row, or its system is down for
+                longer than the policy waits.
+            NvisyError: It failed in a way that the policy does not retry.
         """
-        if attempt > self._retry.max_retries:
-            raise error
-        if (error.retry_after or 0.0) > LONGEST_RETRY_AFTER_SECONDS:
-            raise TransientError(
-                f"{error.message}; it asks to be called again after {error.retry_after:,.0f} s",
-                retry_after=error.retry_after,
-                remedy="run it again then: it goes on from its checkpoint",
-                tag=error.tag,
-            ) from error
-        self._metrics.counts.retries += 1
-        await anyio.sleep(retry_delay(self._retry, attempt, error.retry_after))
+        attempts = self.attempts()
+        while True:
+            await attempts.begin()
+            try:
+                async with aclosing(read()) as items:
+                    async for item in items:
+                        attempts.succeeded()
+                        await attempts.take(Cost(1, records(item)))
+                        yield item
+            except TransientError as error:
+                await attempts.failed(error)
+            except BaseException:
+                attempts.abandoned()
+                raise
+            else:
+                attempts.succeeded()
+                return
+
+    def attempts(self) -> Attempts:
+        """The attempts of a call that the caller makes itself."""
+        return Attempts(self._retry, self._gate, self._metrics.counts)
+
+    def slots(self, limit: int) -> "Slots":
+        """Room for so many calls in flight, whose waits are counted."""
+        return Slots(limit, self._metrics.counts)
 
     async def _once(self, function: Callable[[A], Awaitable[R]], argument: A) -> R:
         if self._run_limit is None:
             return await self._timed(function, argument)
-        async with self._run_limit:
+        with waiting(self._metrics.counts, "concurrency_wait_seconds"):
+            await self._run_limit.acquire()
+        try:
             return await self._timed(function, argument)
+        finally:
+            self._run_limit.release()
 
     async def _timed(self, function: Callable[[A], Awaitable[R]], argument: A) -> R:
         self._metrics.counts.calls += 1
@@ -110,6 +150,31 @@ class Caller:
         finally:
             self._metrics.counts.busy_seconds += time.perf_counter() - started
         raise TransientError(f"a call took longer than {self._timeout} s", tag="timeout")
+
+
+class Slots:
+    """Room for so many calls in flight.
+
+    Args:
+        limit: Calls in flight.
+        counts: Where the time spent waiting for room is counted, if anywhere.
+    """
+
+    def __init__(self, limit: int, counts: Counts | None = None) -> None:
+        self._semaphore = anyio.Semaphore(limit)
+        self._counts = counts
+
+    async def acquire(self) -> None:
+        """Take a slot, waiting for one."""
+        if self._counts is None:
+            return await self._semaphore.acquire()
+        with waiting(self._counts, "concurrency_wait_seconds"):
+            await self._semaphore.acquire()
+        return None
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self._semaphore.release()
 
 
 class _Slot:
@@ -127,10 +192,11 @@ class OrderedCalls:
     Args:
         limit: Calls in flight.
         window: Calls and results held at most.
+        counts: Where the time spent waiting for room is counted, if anywhere.
     """
 
-    def __init__(self, limit: int, window: int) -> None:
-        self._limit = anyio.Semaphore(limit)
+    def __init__(self, limit: int, window: int, counts: Counts | None = None) -> None:
+        self._limit = Slots(limit, counts)
         self._send, self._receive = anyio.create_memory_object_stream[_Slot](max(window, 1))
         self._tasks: TaskGroup = anyio.create_task_group()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 import anyio
 import pyarrow as pa
 
-from nvisy_dagster.engine.message import END, Barrier, End, Message, size_of
+from nvisy_dagster.engine.message import END, Barrier, End, Message, Removal, size_of
 
 DEFAULT_LIMIT_BYTES = 8 * 1024 * 1024
 
@@ -65,9 +65,10 @@ class Inlet:
         self._channels = channels
         self.wait_seconds = 0.0
 
-    async def messages(self) -> AsyncGenerator[pa.RecordBatch | Barrier, None]:
-        """Batches and barriers until every channel has ended."""
+    async def messages(self) -> AsyncGenerator[pa.RecordBatch | Barrier | Removal, None]:
+        """Batches, removals and barriers until every channel has ended."""
         open_channels = list(self._channels)
+        removals: list[Removal] = []
         while open_channels:
             aligned: list[Channel] = []
             epoch = 0
@@ -80,11 +81,16 @@ class Inlet:
                         epoch = message.epoch
                     case End():
                         open_channels.remove(channel)
+                    case Removal():
+                        removals.append(message)
                     case _:
                         yield message
                         # Take turns: the one just read goes to the back.
                         open_channels.remove(channel)
                         open_channels.append(channel)
+            if removals:
+                yield Removal.merged(removals)
+                removals.clear()
             if aligned:
                 yield Barrier(epoch)
 

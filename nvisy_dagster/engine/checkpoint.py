@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict
 
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import BEGIN_ANEW
-from nvisy_dagster.engine.storage import read_model, sync_folder, told, write_json
+from nvisy_dagster.engine.lease import Lease
+from nvisy_dagster.engine.storage import VersionedDocument
 
 
 class SourcePosition(BaseModel):
@@ -40,6 +41,8 @@ class Checkpoint(BaseModel):
     generation: str = ""
     """Made anew whenever the stage begins from nothing: tells the parts of one time from those of
     another."""
+    token: int = 0
+    """Fencing token of the lease under which it was written."""
     epoch: int = 0
     complete: bool = False
     sources: dict[str, SourcePosition] = {}
@@ -50,14 +53,16 @@ class Checkpoint(BaseModel):
 
 
 class CheckpointStore:
-    """The checkpoint of one stage, in a file that is replaced atomically.
+    """The checkpoint of one stage, in a document that is replaced atomically.
 
     Args:
-        path: The file.
+        path: Where it is.
+        lease: Under which it is written; without, it is only read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, lease: Lease | None = None) -> None:
+        self._lease = lease
+        self._document = VersionedDocument(path, Checkpoint, BEGIN_ANEW, lease)
 
     def read(self) -> Checkpoint:
         """The last checkpoint; an empty one if there is none.
@@ -65,17 +70,40 @@ class CheckpointStore:
         Raises:
             StorageError: It is damaged, or another version wrote it.
         """
-        return read_model(self._path, Checkpoint, BEGIN_ANEW) or Checkpoint()
+        return self._document.read() or Checkpoint()
+
+    def claim(self) -> Checkpoint:
+        """The last checkpoint; from now on no earlier holder of the lease can replace it.
+
+        Raises:
+            FencedError: Another run took over.
+            StorageError: It is damaged, another version wrote it, or it cannot be written.
+        """
+        checkpoint = self.read()
+        if self._document.needs_claim:
+            self._write(checkpoint)
+        return checkpoint
 
     def discard(self) -> None:
         """Remove the checkpoint, if there is one, for good."""
-        if self._path.exists():
-            with told(self._path):
-                self._path.unlink()
-                sync_folder(self._path.parent)
+        if self._document.needs_claim:
+            # Where an earlier holder could make it anew, an empty one takes its place.
+            self._document.read()
+            self._write(Checkpoint())
+        else:
+            self._document.remove()
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint; it is durable on return."""
+        """Replace the checkpoint; it is durable on return.
+
+        Raises:
+            FencedError: Another run took over; the checkpoint is as that one left it.
+            StorageError: The disk is full or refuses; the checkpoint is the old one.
+        """
         failpoint("checkpoint.before_write")
-        write_json(self._path, checkpoint.model_dump(mode="json"))
+        self._write(checkpoint)
         failpoint("checkpoint.after_write")
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        token = self._lease.token if self._lease is not None else checkpoint.token
+        self._document.write(checkpoint.model_copy(update={"token": token}))

@@ -36,7 +36,7 @@ class Components:
         Raises:
             NodeError: It failed for good, or its retries are spent.
         """
-        await _of(node.id, lambda: _retried(caller, lambda: self._open(node)))
+        await _of(node.id, lambda: caller.retried(lambda: self._open(node)))
 
     async def _open(self, node: Node) -> None:
         connection = self._connections.get(node.connection) if node.connection else None
@@ -61,7 +61,7 @@ class Components:
         """
         component = self._opened[node.id]
         if isinstance(component, Sink):
-            await _of(node.id, lambda: _retried(caller, component.finish))
+            await _of(node.id, lambda: caller.retried(component.finish))
 
     async def close(
         self,
@@ -93,16 +93,6 @@ class Components:
                 first.add_note(f"then, when it was closed: {failure}")
         elif failures:
             raise failures[0]
-
-
-async def _retried(caller: Caller, call: Callable[[], Awaitable[None]]) -> None:
-    attempt = 0
-    while True:
-        try:
-            return await call()
-        except TransientError as error:
-            attempt += 1
-            await caller.pause(error, attempt)
 
 
 async def _of(node_id: str, call: Callable[[], Awaitable[None]]) -> None:

@@ -9,15 +9,17 @@ A source, node or committer that ends before it sees a barrier stands for all la
 it had at its end; one that ends after it belongs to the next epoch with what came in between.
 """
 
+import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import anyio
 from anyio import to_thread
 
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore, Part, SourcePosition
+from nvisy_dagster.engine.drain import Reads
 from nvisy_dagster.graph.policies import Checkpoint as Interval
 
 _DONE = SourcePosition(done=True)
@@ -32,9 +34,10 @@ class Epochs:
         interval: How often a barrier is cut; `None` for never, so that the stage is one epoch.
         sources: Ids of what the stage reads.
         committers: Names of what commits.
+        audit: Refuses a checkpoint whose counts do not add up, before it is written.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a stage is made of, by keyword
         self,
         store: CheckpointStore,
         start: Checkpoint,
@@ -42,9 +45,11 @@ class Epochs:
         *,
         sources: Iterable[str],
         committers: Iterable[str],
+        audit: Callable[[Checkpoint], None] | None = None,
     ) -> None:
         self._store = store
         self._interval = interval
+        self._audit = audit
         self.start = start
         self.written = start
         self._requested = start.epoch
@@ -60,6 +65,11 @@ class Epochs:
         for node, counts in start.counts.items():
             self._counts[node][start.epoch] = counts
         self._writing = anyio.Lock()
+        self._due = anyio.Event()
+        self._last: int | None = None
+        self.reads = Reads()
+        self.drained = anyio.Event()
+        """Set when, after `stop`, the checkpoint of the last epoch is written."""
 
     async def tick(self) -> None:
         """Ask for an epoch every interval, for ever."""
@@ -68,9 +78,31 @@ class Epochs:
             self._request()
 
     def _request(self) -> None:
-        if self._requested == self.written.epoch:
+        if self._requested == self.written.epoch and self._requested != self._last:
             self._requested += 1
             self._rows_since = 0
+            due, self._due = self._due, anyio.Event()
+            due.set()
+
+    def stop(self) -> None:
+        """Have every source stop reading, and cut one last barrier where it stands."""
+        if self._last is not None:
+            return
+        under_way = self._requested > self.written.epoch
+        begun = under_way and any(cut == self._requested for cut, _ in self._cuts.values())
+        # What was read behind a barrier that is under way belongs to the next one.
+        self._last = self._requested + (begun or not under_way)
+        self._request()
+        self.reads.stop()
+
+    async def cut_to_the_last(self, source: str, cut: Callable[[], Awaitable[None]]) -> None:
+        """After `stop`: have the source cut where it stands, up to the last barrier."""
+        while self._last is not None and self._cuts[source][0] < self._last:
+            if self.due(source):
+                await cut()
+            else:
+                # A barrier that it has cut already is still under way.
+                await self._due.wait()
 
     def read_rows(self, rows: int) -> None:
         """A source has read this many records."""
@@ -89,12 +121,22 @@ class Epochs:
 
     def cut(self, source: str, cursor: Mapping[str, Any] | None) -> int:
         """The source cuts a barrier at this cursor; returns its epoch."""
-        self._cuts[source] = (self._requested, SourcePosition(cursor=dict(cursor or {})))
+        self._cuts[source] = (self._requested, SourcePosition(cursor=_plain(cursor)))
         return self._requested
 
     def exhausted(self, source: str) -> None:
         """The source has nothing more to read."""
         self._exhausted.add(source)
+
+    def cursors(self) -> str:
+        """Where the sources stood at the last checkpoint, as JSON."""
+        positions = self.written.sources.items()
+        return json.dumps({name: position.cursor for name, position in positions})
+
+    def keep(self, name: str, parts: Iterable[Part]) -> None:
+        """Have the checkpoints from now on list these files under a name."""
+        for part in parts:
+            self._parts.setdefault(name, []).append(part)
 
     def passed(self, node: str, epoch: int, counts: Mapping[str, float]) -> None:
         """A node passed this epoch's barrier on, or ended in this epoch, with these counts."""
@@ -128,13 +170,29 @@ class Epochs:
         # When all have ended, `complete` writes the last checkpoint.
         return sources and committers and len(self._ended) < len(self._committed)
 
-    async def complete(self) -> None:
-        """Everything was read and committed: write the last checkpoint."""
-        last = max([self._requested, *self._committed.values()])
-        await self._write(last, complete=True)
+    async def complete(self, *, finished: bool = True) -> None:
+        """Everything was read and committed: write the last checkpoint.
 
-    async def _write(self, epoch: int, *, complete: bool = False) -> None:
-        upto = sys.maxsize if complete else epoch
+        Args:
+            finished: Whether the run may end with that; otherwise it still has to.
+        """
+        last = max([self._requested, *self._committed.values()])
+        await self._write(last, complete=finished, ended=True)
+
+    def checkpoint(
+        self, epoch: int, *, complete: bool = False, ended: bool = False
+    ) -> Checkpoint:
+        """The checkpoint of an epoch that every node has passed.
+
+        Args:
+            epoch: The epoch.
+            complete: Whether the stage is done for good.
+            ended: Whether every node is at its end.
+
+        Raises:
+            NvisyError: Its counts do not add up.
+        """
+        upto = sys.maxsize if ended else epoch
         checkpoint = Checkpoint(
             basis=self.start.basis,
             generation=self.start.generation,
@@ -154,8 +212,23 @@ class Epochs:
                 if min(by_epoch) <= upto
             },
         )
+        if self._audit is not None:
+            self._audit(checkpoint)
+        return checkpoint
+
+    async def _write(self, epoch: int, *, complete: bool = False, ended: bool = False) -> None:
+        checkpoint = self.checkpoint(epoch, complete=complete, ended=ended)
         await to_thread.run_sync(self._store.write, checkpoint)
         self.written = checkpoint
+        if self._last is not None:
+            self._request()
+            # Where all is read, the end is near: the stage is not stopped short of it.
+            if epoch == self._last and len(self._exhausted) < len(self._cuts):
+                self.drained.set()
         for by_epoch in self._counts.values():
             for old in sorted(by_epoch)[:-2]:
                 del by_epoch[old]
+
+
+def _plain(cursor: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if cursor is None else dict(cursor)

@@ -15,9 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from nvisy_dagster.engine.checkpoint import Part
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import BEGIN_ANEW, StorageError
-from nvisy_dagster.engine.storage import sync_folder, told
+from nvisy_dagster.engine.lease import Lease
+from nvisy_dagster.engine.message import Removal
+from nvisy_dagster.engine.storage import fetch, names, publish, remove_file, reveal, told
 
-_PART = re.compile(r"(\d{10,})\.arrow")
+_PART = re.compile(r"(\d{10,})(-\d+)?\.arrow")
 
 
 class Manifest(BaseModel):
@@ -32,6 +34,8 @@ class Manifest(BaseModel):
     parts: list[Part]
     generation: str = ""
     """That of the checkpoint which lists the parts."""
+    removed: list[Part] = []
+    """Files of what incremental runs remove, in a folder `removed` of their own."""
 
     @property
     def rows(self) -> int:
@@ -44,10 +48,19 @@ class PartWriter:
 
     A part is written under a temporary name and renamed when its epoch commits; parts of epochs
     after the checkpoint are removed when the stage starts again. Calls may overlap.
+
+    Args:
+        folder: Where its parts are kept.
+        after_epoch: Epoch of the checkpoint.
+        lease: Under which they are written.
     """
 
-    def __init__(self, folder: Path, after_epoch: int) -> None:
+    def __init__(self, folder: Path, after_epoch: int, lease: Lease | None = None) -> None:
         self._folder = folder
+        self._lease = lease
+        # Holders of different leases never write to one file.
+        self._suffix = "" if lease is None else f"-{lease.token}"
+        self._temporary = folder / f"part{self._suffix}.tmp"
         self._writer: Any = None
         self._stream: Any = None
         self._rows = 0
@@ -55,10 +68,10 @@ class PartWriter:
         self._turn = anyio.Lock()
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for file in folder.iterdir():
-                found = _PART.fullmatch(file.name)
-                if file.suffix == ".tmp" or (found and int(found[1]) > after_epoch):
-                    file.unlink()
+            for name in {*names(folder), *(file.name for file in folder.iterdir())}:
+                found = _PART.fullmatch(name)
+                if name.endswith(".tmp") or (found and int(found[1]) > after_epoch):
+                    remove_file(folder / name)
 
     async def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch to the open part.
@@ -72,7 +85,7 @@ class PartWriter:
     def _write(self, batch: pa.RecordBatch) -> None:
         with told(self._folder):
             if self._writer is None:
-                self._stream = pa.OSFile(str(self._folder / "part.tmp"), "wb")
+                self._stream = pa.OSFile(str(self._temporary), "wb")
                 self._writer = pa.ipc.new_file(self._stream, batch.schema)
             self._writer.write_batch(batch)
         self._rows += batch.num_rows
@@ -91,14 +104,15 @@ class PartWriter:
         if self._writer is None:
             return None
         failpoint("part.before_close")
-        temporary = self._folder / "part.tmp"
-        final = self._folder / f"{epoch:010d}.arrow"
+        final = self._folder / f"{epoch:010d}{self._suffix}.arrow"
         with told(self._folder):
             self._close()
-            with temporary.open("rb+") as file:
+            with self._temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.replace(final)
-            sync_folder(self._folder)
+        if self._lease is not None:
+            self._lease.check()
+        reveal(self._temporary, final, self._lease)
+        publish(final)
         failpoint("part.after_rename")
         part = Part(file=final.name, epoch=epoch, rows=self._rows, bytes=self._bytes)
         self._rows = self._bytes = 0
@@ -122,7 +136,7 @@ class PartWriter:
 
 async def read_epochs(
     manifests: Sequence[Manifest], after_epoch: int
-) -> AsyncGenerator[tuple[str, pa.RecordBatch, int | None], None]:
+) -> AsyncGenerator[tuple[str, pa.RecordBatch | Removal, int | None], None]:
     """The batches that one stage made after an epoch, each with the name of its output.
 
     All outputs are read together, epoch by epoch; the last batch of an epoch comes with its number.
@@ -133,22 +147,26 @@ async def read_epochs(
         StorageError: A part is gone or damaged.
     """
     parts = [
-        (part.epoch, place, part)
+        (part.epoch, place, removed, part)
         for place, manifest in enumerate(manifests)
-        for part in manifest.parts
+        for removed, files in ((False, manifest.parts), (True, manifest.removed))
+        for part in files
         if part.epoch > after_epoch
     ]
-    parts.sort(key=lambda found: found[:2])
-    for number, (epoch, place, part) in enumerate(parts):
+    parts.sort(key=lambda found: found[:3])
+    for number, (epoch, place, removed, part) in enumerate(parts):
         last = number + 1 == len(parts) or parts[number + 1][0] > epoch
         manifest = manifests[place]
-        async with aclosing(_read(Path(manifest.folder) / part.file)) as batches:
+        folder = Path(manifest.folder) / "removed" if removed else Path(manifest.folder)
+        async with aclosing(_read(folder / part.file)) as batches:
             async for batch, is_last in batches:
-                yield manifest.output, batch, epoch if last and is_last else None
+                message = Removal.from_batch(batch) if removed else batch
+                yield manifest.output, message, epoch if last and is_last else None
 
 
 async def _read(path: Path) -> AsyncGenerator[tuple[pa.RecordBatch, bool], None]:
     try:
+        path = await to_thread.run_sync(fetch, path)
         # Read, not mapped: mapped pages would count as memory and grow with the data.
         with pa.OSFile(str(path), "rb") as file:
             reader = await to_thread.run_sync(pa.ipc.open_file, file)

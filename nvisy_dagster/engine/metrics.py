@@ -9,22 +9,43 @@ import pyarrow as pa
 from nvisy_dagster.sdk.identity import array_to_ids
 
 PREVIEW_ROWS = 5
+_ROUTE = "records_out@"
 
 
 @dataclass
 class Counts:
-    """What a node did; `records_in = records_kept + dropped + dead` for every action and sink."""
+    """What a node did; what came in was passed on, dropped, or is dead: see `accounting`."""
 
     records_in: int = 0
+    """Records it took; of a source, those it read."""
     bytes_in: int = 0
     records_out: int = 0
+    """Records it sent; of a sink, those it wrote."""
     bytes_out: int = 0
+    records_kept: int = 0
+    """Of an action: records that left a trace in what it sent."""
     dropped: int = 0
     dead: int = 0
+    failed: int = 0
+    """Records that the component refused: `on_error` made them `dead`, or `dropped` them."""
     calls: int = 0
     retries: int = 0
+    found_new: int = 0
+    """Source that reads only what changed: how many things, such as objects, are new since the last
+    successful run; likewise the next three."""
+    found_changed: int = 0
+    found_removed: int = 0
+    found_unchanged: int = 0
     busy_seconds: float = 0.0
     """Time spent inside the component, summed over concurrent calls."""
+    retry_wait_seconds: float = 0.0
+    """Time that failed calls spent before their retries; this and what follows, summed likewise."""
+    breaker_wait_seconds: float = 0.0
+    """Time that calls were held because their system was down."""
+    rate_limit_wait_seconds: float = 0.0
+    """Time that calls waited for a `rate_limit`."""
+    concurrency_wait_seconds: float = 0.0
+    """Time that calls waited for room: in the node, or within `max_global`."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, for checkpoints and metadata."""
@@ -39,6 +60,10 @@ class Counts:
         return zero
 
 
+SECONDS = tuple(one.name for one in fields(Counts) if one.name.endswith("_seconds"))
+"""Those of the counts that are durations."""
+
+
 @dataclass
 class NodeMetrics:
     """Everything told about one node of a run."""
@@ -46,6 +71,8 @@ class NodeMetrics:
     node: str
     kind: str
     counts: Counts = field(default_factory=Counts)
+    routes: dict[str, int] = field(default_factory=dict[str, int])
+    """Of a branch: records sent down each route."""
     wait_in_seconds: float = 0.0
     """Time spent waiting for input."""
     wait_out_seconds: float = 0.0
@@ -61,8 +88,24 @@ class NodeMetrics:
         if self.kind == "sink":
             self._show(batch)
 
-    def sent(self, batch: pa.RecordBatch) -> None:
+    @classmethod
+    def from_json(cls, node: str, kind: str, numbers: Mapping[str, float]) -> "NodeMetrics":
+        """A node as of a checkpoint."""
+        routes = {
+            name.removeprefix(_ROUTE): int(rows)
+            for name, rows in numbers.items()
+            if name.startswith(_ROUTE)
+        }
+        return cls(node, kind, Counts.from_json(numbers), routes)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return self.counts.to_json() | {_ROUTE + name: rows for name, rows in self.routes.items()}
+
+    def sent(self, batch: pa.RecordBatch, route: str | None = None) -> None:
         """Count a batch that went out."""
+        if route is not None:
+            self.routes[route] = self.routes.get(route, 0) + batch.num_rows
         self.counts.records_out += batch.num_rows
         self.counts.bytes_out += batch.nbytes
         self._show(batch)
@@ -81,6 +124,8 @@ def traced_rows(made: pa.RecordBatch) -> int:
     if made.num_rows == 0:
         return 0
     parents = array_to_ids(made.column("_parent_ids").flatten())
+    if not len(parents):
+        return 0
     return 1 + int((parents[1:] != parents[:-1]).any(axis=1).sum())
 
 

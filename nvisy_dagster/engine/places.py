@@ -8,8 +8,9 @@ from pathlib import Path
 from nvisy_dagster.compiler import Node, Plan, Stage
 from nvisy_dagster.engine.checkpoint import CheckpointStore
 from nvisy_dagster.engine.failure import NodeError, node_error
-from nvisy_dagster.engine.lock import StageLock
+from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.materialized import Manifest
+from nvisy_dagster.engine.storage import names
 from nvisy_dagster.sdk import Connection, Sink, Source
 
 
@@ -26,7 +27,24 @@ def basis(
     """
     places = {node: _location(plan, plan.nodes[node], connections) for node in stage.nodes}
     parts = {output.name: inputs[output.name].generation for output in stage.inputs}
-    text = json.dumps([places, parts], sort_keys=True)
+    reaches = [
+        reach(plan, plan.nodes[node], connections)
+        for node in stage.nodes
+        if plan.nodes[node].incremental
+    ]
+    text = json.dumps([places, parts, *reaches], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def reach(plan: Plan, source: Node, connections: Mapping[str, Connection]) -> str:
+    """Hash of what becomes of a source's records, and where.
+
+    What an incremental run leaves out must have gone through the same before, to the same places.
+    """
+    reached = plan.reached_from(source.id)
+    hashes = sorted({plan.stage_of[node].hash for node in reached})
+    places = {node: _location(plan, plan.nodes[node], connections) for node in sorted(reached)}
+    text = json.dumps([hashes, places], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -64,11 +82,12 @@ def discard_rivals(plan: Plan, stage: Stage, folder: Path, run_id: str) -> None:
         RunConflictError: Another live run holds one of them.
     """
     sinks = {node for node in stage.nodes if plan.nodes[node].kind == "sink"}
-    for file in sorted(folder.parent.glob("*/checkpoint.json")):
-        store = CheckpointStore(file)
-        if file.parent != folder and sinks & store.read().counts.keys():
-            with StageLock(file.parent, run_id):
-                store.discard()
+    for name in sorted(names(folder.parent)):
+        rival = folder.parent / name
+        file = rival / "checkpoint.json"
+        if rival != folder and sinks & CheckpointStore(file).read().counts.keys():
+            with Lease(rival, run_id) as lease:
+                CheckpointStore(file, lease).discard()
 
 
 def _location(plan: Plan, node: Node, connections: Mapping[str, Connection]) -> str | None:

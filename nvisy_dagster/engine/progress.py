@@ -6,26 +6,35 @@ chain. A stage whose nodes (or whose upstream's nodes) changed in the meantime b
 its folder is named by the hash of what it computes.
 """
 
-import fcntl
-from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from nvisy_dagster.compiler import Plan, Stage
-from nvisy_dagster.engine.checkpoint import CheckpointStore
-from nvisy_dagster.engine.failure import RunConflictError
-from nvisy_dagster.engine.lock import StageLock
+from nvisy_dagster.engine.bookmark import FOLDER as BOOKMARKS
+from nvisy_dagster.engine.bookmark import promote, read_all_again
+from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
+from nvisy_dagster.engine.dead_letter_listing import keep_listing
+from nvisy_dagster.engine.lease import Lease, read_lease
 from nvisy_dagster.engine.storage import (
+    is_file,
+    names,
     read_model,
     remove_folder,
     safe_name,
-    write_json,
+    update_model,
 )
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.sdk.identity import format_ulid, ids_to_array, ulids
+
+T = TypeVar("T")
+
+_REMEDY = "delete the file; the next run then begins anew"
+_TOKENS_PER_RUN = 1000
+"""Fencing tokens of a run's attempts at a stage; those of a later run are higher."""
 
 
 class ProgressLostError(NvisyError):
@@ -53,6 +62,13 @@ class _State(BaseModel):
     def with_chain(self, progress: str, chain: _Chain) -> "_State":
         return _State(current=progress, chains={**self.chains, progress: chain})
 
+    def with_done(self, progress: str, stage: str) -> "_State":
+        """The state once what the stage is to do again is discarded."""
+        chain = self.chains[progress]
+        left = [stage_id for stage_id in chain.redo if stage_id != stage]
+        chains = {**self.chains, progress: chain.model_copy(update={"redo": left})}
+        return self.model_copy(update={"chains": chains})
+
 
 @dataclass(frozen=True)
 class Reexecution:
@@ -70,6 +86,8 @@ class StageFolders:
 
     state: Path
     dead_letters: Path
+    token: int = 1
+    """Least fencing token of the lease under which the stage is run."""
 
 
 class ProgressStore:
@@ -103,42 +121,25 @@ class ProgressStore:
         Raises:
             ProgressLostError: The earlier run's chain is gone.
         """
-        with self._locked():
-            state = self._read()
+
+        def joined(state: _State | None) -> tuple[_State | None, str]:
             for progress, chain in state.chains.items() if state else ():
                 if run_id in chain.runs:
-                    return progress
+                    return None, progress
             if reexecution is not None:
-                return self._rejoin(state, run_id, reexecution, plan)
+                return _rejoined(state, run_id, reexecution, plan)
             if state is not None and not fresh:
                 chain = state.chains[state.current]
                 if not chain.complete:
-                    joined = chain.model_copy(update={"runs": [*chain.runs, run_id]})
-                    self._write(state.with_chain(state.current, joined))
-                    return state.current
+                    longer = chain.model_copy(update={"runs": [*chain.runs, run_id]})
+                    return state.with_chain(state.current, longer), state.current
             progress = format_ulid(ids_to_array(ulids(1))[0].as_py())
             others = state or _State(current=progress, chains={})
-            self._write(others.with_chain(progress, _Chain(complete=False, runs=[run_id])))
-            return progress
+            return others.with_chain(progress, _Chain(complete=False, runs=[run_id])), progress
 
-    def _rejoin(
-        self, state: _State | None, run_id: str, reexecution: Reexecution, plan: Plan | None
-    ) -> str:
-        for progress, chain in state.chains.items() if state else ():
-            if state is not None and reexecution.of in chain.runs:
-                again = _with_those_behind(plan, reexecution.redo) if plan else reexecution.redo
-                rejoined = _Chain(
-                    complete=chain.complete and not again,
-                    runs=[*chain.runs, run_id],
-                    redo=list(dict.fromkeys([*chain.redo, *again])),
-                )
-                self._write(state.with_chain(progress, rejoined))
-                return progress
-        raise ProgressLostError(
-            f"what run {reexecution.of} left behind is gone: a later run completed the graph, "
-            "or the storage was cleared",
-            remedy="launch the whole graph instead of a part of that run",
-        )
+        if fresh:
+            read_all_again(self._folder)
+        return self._update(joined)
 
     def open_stage(self, progress: str, stage: Stage, run_id: str) -> StageFolders:
         """Where the stage keeps its state; discarded first if the stage is to be done again.
@@ -147,18 +148,18 @@ class ProgressStore:
             RunConflictError: It is to be discarded, and another live run holds it.
         """
         folders = self.folders(progress, stage)
-        with self._locked():
-            state = self._read()
-            chain = state.chains.get(progress) if state else None
-            if state is not None and chain is not None and stage.id in chain.redo:
-                with StageLock(folders.state, run_id):
-                    # The checkpoint first: without it, a crash here leaves nothing to go on from.
-                    (folders.state / "checkpoint.json").unlink(missing_ok=True)
-                    remove_folder(folders.state / "edges")
-                left = [stage_id for stage_id in chain.redo if stage_id != stage.id]
-                chains = {**state.chains, progress: chain.model_copy(update={"redo": left})}
-                self._write(state.model_copy(update={"chains": chains}))
-        return folders
+        state = self._read()
+        chain = state.chains.get(progress) if state else None
+        if chain is None:
+            return folders
+        token = (chain.runs.index(run_id) + 1) * _TOKENS_PER_RUN if run_id in chain.runs else 1
+        if stage.id in chain.redo:
+            with Lease(folders.state, run_id, token) as lease:
+                # The checkpoint first: without it, a crash here leaves nothing to go on from.
+                CheckpointStore(folders.state / "checkpoint.json", lease).discard()
+                remove_folder(folders.state / "edges")
+            self._update(lambda state: (state and state.with_done(progress, stage.id), None))
+        return replace(folders, token=token)
 
     def folders(self, progress: str, stage: Stage) -> StageFolders:
         """Where the stage keeps its state."""
@@ -168,58 +169,95 @@ class ProgressStore:
             dead_letters=self._folder / "dead_letters" / progress,
         )
 
+    def stage_folders(self, run_id: str) -> list[Path]:
+        """The state folders of the stages that the run's attempt chain has begun."""
+        state = self._read()
+        return [
+            self._folder / progress / name
+            for progress, chain in (state.chains.items() if state else ())
+            if run_id in chain.runs
+            for name in names(self._folder / progress)
+        ]
+
     def stage_ended(self, progress: str, plan: Plan) -> bool:
         """Mark the chain complete if its every stage is; other chains' data is removed then.
 
         Returns:
             Whether it is complete.
         """
-        with self._locked():
-            state = self._read()
+        state = self._read()
+        if state is None or progress not in state.chains:
+            return False
+        for stage in plan.stages:
+            path = self.folders(progress, stage).state / "checkpoint.json"
+            if not CheckpointStore(path).read().complete:
+                return False
+
+        if progress == state.current:
+            promote(self._folder, progress, plan, lambda stage: self._completed(progress, stage))
+
+        def ended(state: _State | None) -> tuple[_State | None, None]:
             chain = state.chains.get(progress) if state else None
             if state is None or chain is None:
-                return False
-            for stage in plan.stages:
-                path = self.folders(progress, stage).state / "checkpoint.json"
-                if not CheckpointStore(path).read().complete:
-                    return False
+                return None, None
             done = chain.model_copy(update={"complete": True})
             chains = {**state.chains, progress: done}
             if progress == state.current:
                 live = {name for name in chains if name == progress or self._is_live(name)}
                 chains = {name: chain for name, chain in chains.items() if name in live}
-            self._write(state.model_copy(update={"chains": chains}))
-            self._remove_all_but(chains)
-            return True
+            return state.model_copy(update={"chains": chains}), None
 
-    def _remove_all_but(self, chains: Collection[str]) -> None:
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name not in {*chains, "dead_letters"}:
-                remove_folder(folder)
+        self._update(ended)
+        self._remove_lost()
+        return True
+
+    def _completed(self, progress: str, stage: Stage) -> tuple[Path, Checkpoint]:
+        folder = self.folders(progress, stage).state
+        return folder, CheckpointStore(folder / "checkpoint.json").read()
+
+    def _remove_lost(self) -> None:
+        # Listed before the chains are read: a chain is there before its folder is.
+        found = names(self._folder)
+        state = self._read()
+        kept = {*(state.chains if state else ()), "dead_letters", BOOKMARKS}
+        for name in found if state else ():
+            if name not in kept and not is_file(self._folder / name):
+                keep_listing(self._folder, name)
+                remove_folder(self._folder / name)
 
     def _is_live(self, progress: str) -> bool:
         """Whether some process is running a stage of the chain."""
-        for lock in (self._folder / progress).glob("*/lock"):
-            try:
-                with StageLock(lock.parent, ""):
-                    pass
-            except RunConflictError:
-                return True
-        return False
+        folder = self._folder / progress
+        leases = (read_lease(folder / stage) for stage in names(folder))
+        return any(lease is not None and lease.is_live for lease in leases)
 
     def _read(self) -> _State | None:
-        path = self._folder / "chains.json"
-        return read_model(path, _State, "delete the file; the next run then begins anew")
+        return read_model(self._folder / "chains.json", _State, _REMEDY)
 
-    def _write(self, state: _State) -> None:
-        write_json(self._folder / "chains.json", state.model_dump(mode="json"))
+    def _update(
+        self,
+        change: Callable[[_State | None], tuple[_State | None, T]],
+    ) -> T:
+        return update_model(self._folder / "chains.json", _State, change, _REMEDY)
 
-    @contextmanager
-    def _locked(self) -> Generator[None, None, None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+
+def _rejoined(
+    state: _State | None, run_id: str, reexecution: Reexecution, plan: Plan | None
+) -> tuple[_State, str]:
+    for progress, chain in state.chains.items() if state else ():
+        if state is not None and reexecution.of in chain.runs:
+            again = _with_those_behind(plan, reexecution.redo) if plan else reexecution.redo
+            rejoined = _Chain(
+                complete=chain.complete and not again,
+                runs=[*chain.runs, run_id],
+                redo=list(dict.fromkeys([*chain.redo, *again])),
+            )
+            return state.with_chain(progress, rejoined), progress
+    raise ProgressLostError(
+        f"what run {reexecution.of} left behind is gone: a later run completed the graph, "
+        "or the storage was cleared",
+        remedy="launch the whole graph instead of a part of that run",
+    )
 
 
 def _with_those_behind(plan: Plan, stages: Collection[str]) -> Sequence[str]:

@@ -1,8 +1,13 @@
-"""What happens to records that a component refuses: the `on_error` policy."""
+"""What happens to records that a component refuses: they are told apart from the others.
+
+A system that names the records it refuses is taken at its word. One that refuses a batch as a whole
+is asked for parts of it, by a binary search for the first guilty record after another: with k of n
+guilty that takes at most `k * (ceil(log2(n)) + 1)` calls more than the one that was refused.
+"""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
@@ -11,6 +16,8 @@ from nvisy_dagster.sdk import DataError
 from nvisy_dagster.sdk.identity import format_uuid
 
 SHOWN = 3
+SIZE_TAG = "too_large"
+"""Of what is refused for its size, so that the parts of it may well be taken."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,8 @@ class Rejected:
     records: pa.RecordBatch
     reasons: list[str]
     tag: str
+    batch: str | None = None
+    """The batch that was refused as a whole and narrowed down to them, in words."""
 
 
 Reject = Callable[[Rejected], None]
@@ -31,26 +40,12 @@ async def apply_isolating(
 ) -> list[tuple[pa.RecordBatch, R]]:
     """Apply a call to a batch; refused records go to `reject`, the others are applied again.
 
-    A batch that is refused as a whole, with no word of which rows are guilty, is halved until they
-    stand alone.
-
     Returns:
         The batches that were taken, each with what the call made of it, in order.
     """
-    while True:
-        try:
-            return [(batch, await call(batch))]
-        except DataError as error:
-            if not error.rows and batch.num_rows > 1:
-                half = batch.num_rows // 2
-                first = await apply_isolating(call, batch.slice(0, half), reject)
-                return first + await apply_isolating(call, batch.slice(half), reject)
-            guilty = error.rows or {0: error.message}
-            reject(select(batch, guilty, error.tag))
-        # A loop, not a recursion: a system may name its refused records one at a time.
-        batch = without(batch, guilty)
-        if not batch.num_rows:
-            return []
+    isolation = _Isolation(call, reject, batch, all_or_nothing=True)
+    await isolation.run()
+    return isolation.taken
 
 
 async def write_isolating(
@@ -58,16 +53,136 @@ async def write_isolating(
     batch: pa.RecordBatch,
     reject: Reject,
 ) -> None:
-    """Write a batch; refused records go to `reject`, the others are written."""
-    try:
-        await call(batch)
-    except DataError as error:
-        if not error.rows and batch.num_rows > 1:
-            half = batch.num_rows // 2
-            await write_isolating(call, batch.slice(0, half), reject)
-            await write_isolating(call, batch.slice(half), reject)
-            return
-        reject(select(batch, error.rows or {0: error.message}, error.tag))
+    """Write a batch; refused records go to `reject`, the others are written.
+
+    Where the system names the records that it refuses, it has written the others.
+    """
+    await _Isolation(call, reject, batch, all_or_nothing=False).run()
+
+
+class _Isolation(Generic[R]):
+    """Settles one batch: every record is taken or rejected, from the first to the last.
+
+    Args:
+        call: What is done with records.
+        reject: Gets those that are refused.
+        batch: All of them.
+        all_or_nothing: Whether a call that names refused records did nothing for the others.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[pa.RecordBatch], Awaitable[R]],
+        reject: Reject,
+        batch: pa.RecordBatch,
+        *,
+        all_or_nothing: bool,
+    ) -> None:
+        self._call = call
+        self._reject = reject
+        self._batch = batch
+        self._all_or_nothing = all_or_nothing
+        self.taken: list[tuple[pa.RecordBatch, R]] = []
+        # The first call is the one that would have been made anyway.
+        self._extra_calls = -1
+        self._found = 0
+        self._per_found = (max(batch.num_rows, 1) - 1).bit_length() + 1
+
+    async def run(self) -> None:
+        rest = self._batch
+        while True:
+            refusal = await self._try(rest)
+            if refusal is None or refusal.error is None:
+                return
+            rest = await self._settle_first(refusal.records, refusal.error)
+            if not rest.num_rows:
+                return
+
+    async def _try(self, records: pa.RecordBatch) -> "_Refusal | None":
+        """Call once, and again without those that are named.
+
+        Returns:
+            Nothing if all were taken; otherwise what is refused as a whole, if anything is left.
+        """
+        named = False
+        while True:
+            self._extra_calls += 1
+            try:
+                self.taken.append((records, await self._call(records)))
+            except DataError as error:
+                if not error.rows:
+                    return _Refusal(records, error)
+                named = True
+                self._found += len(error.rows)
+                self._reject(select(records, error.rows, error.tag))
+                if not self._all_or_nothing:
+                    return _Refusal(records, None)
+                # A loop: a system may name its refused records one at a time.
+                records = without(records, error.rows)
+                if records.num_rows:
+                    continue
+            return _Refusal(records, None) if named else None
+
+    async def _settle_first(self, records: pa.RecordBatch, error: DataError) -> pa.RecordBatch:
+        """Settle all up to the first guilty record of some that are refused as a whole.
+
+        Returns:
+            The records behind it, of which nothing is known.
+        """
+        start, end, alone = 0, records.num_rows, records.num_rows == 1
+        while end - start > 1:
+            middle = start + (end - start) // 2
+            refusal = await self._try(records.slice(start, middle - start))
+            if refusal is None:
+                # What was refused with them is guilty, then.
+                start, alone = middle, False
+            elif refusal.error is None:
+                return records.slice(middle)
+            elif refusal.records.num_rows < middle - start:
+                # Some were named, and what is left is refused all the same.
+                rest = await self._settle_first(refusal.records, refusal.error)
+                return _joined(rest, records.slice(middle))
+            else:
+                end, error, alone = middle, refusal.error, middle - start == 1
+        guilty, rest = records.slice(start, 1), records.slice(end)
+        if not alone and self._may_ask_again(rest, error):
+            refusal = await self._try(guilty)
+            if refusal is None or refusal.error is None:
+                return rest
+            error = refusal.error
+        self._found += 1
+        rejected = select(guilty, {0: error.message}, error.tag)
+        self._reject(replace(rejected, batch=self._described()))
+        return rest
+
+    def _may_ask_again(self, rest: pa.RecordBatch, error: DataError) -> bool:
+        """Whether a record that was found by elimination may have a call of its own.
+
+        Always when only the size may have been wrong, otherwise while the promised number of calls
+        allows it.
+        """
+        needed = self._extra_calls + 1 + (rest.num_rows > 0)
+        return error.tag == SIZE_TAG or needed <= (self._found + 1) * self._per_found
+
+    def _described(self) -> str | None:
+        last = self._batch.num_rows - 1
+        if not last:
+            return None
+        return (
+            f"rows 0..{last} of a batch, {describe(self._batch, 0)} to "
+            f"{describe(self._batch, last)}, were refused as a whole"
+        )
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    records: pa.RecordBatch
+    error: DataError | None
+    """Why these are refused as a whole; `None` if all that is guilty was named."""
+
+
+def _joined(first: pa.RecordBatch, second: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.concat_batches([first, second]) if first.num_rows else second
 
 
 def select(batch: pa.RecordBatch, guilty: dict[int, str], tag: str) -> Rejected:
@@ -90,6 +205,8 @@ def failed_records(node: str, rejected: Rejected) -> NodeError:
     ]
     more = rejected.records.num_rows - len(described)
     text = "; ".join(described) + (f"; and {more} more" if more > 0 else "")
+    if rejected.batch is not None:
+        text = f"{text} ({rejected.batch})"
     return NodeError(
         node,
         text,

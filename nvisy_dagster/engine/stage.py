@@ -2,25 +2,36 @@
 
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
+from anyio import to_thread
 
 from nvisy_dagster.compiler import Node, Output, Plan, Stage
 from nvisy_dagster.engine import allocators
+from nvisy_dagster.engine.accounting import Accounts
+from nvisy_dagster.engine.bookmark import ChangeReader
 from nvisy_dagster.engine.calls import Caller
 from nvisy_dagster.engine.channel import DEFAULT_LIMIT_BYTES
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.components import Components
-from nvisy_dagster.engine.dead_letter import DeadLetters
+from nvisy_dagster.engine.dead_letter import Attempts, DeadLetters, LetterOrigin, listed_as
+from nvisy_dagster.engine.drain import (
+    RunStoppedError,
+    StopRequest,
+    failed_while_stopping,
+    stoppable,
+)
 from nvisy_dagster.engine.epochs import Epochs
-from nvisy_dagster.engine.failure import NodeError, first_node_error, node_error
-from nvisy_dagster.engine.lock import StageLock
+from nvisy_dagster.engine.error_limit import ErrorLimits
+from nvisy_dagster.engine.failure import NodeError, StorageError, first_node_error, node_error
+from nvisy_dagster.engine.gate import Gates
+from nvisy_dagster.engine.lease import FencedError, Lease
 from nvisy_dagster.engine.materialized import Manifest, PartWriter
-from nvisy_dagster.engine.metrics import Counts, NodeMetrics
+from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.node import (
     RunningNode,
     Slice,
@@ -32,8 +43,17 @@ from nvisy_dagster.engine.node import (
     run_sink,
     run_source,
 )
-from nvisy_dagster.engine.places import basis, check_apart, discard_rivals
+from nvisy_dagster.engine.places import basis, check_apart, discard_rivals, reach
+from nvisy_dagster.engine.removed import RemovalWriter, removed_name
+from nvisy_dagster.engine.replay_selection import refuse_replay
 from nvisy_dagster.engine.storage import safe_name
+from nvisy_dagster.engine.suspects import NodeSuspects, Suspects, suspects_of
+from nvisy_dagster.engine.transaction import (
+    Restarts,
+    checkpoint_key,
+    keeper_of,
+    kept_checkpoint,
+)
 from nvisy_dagster.engine.wiring import Wiring, reader_name, writer_name
 from nvisy_dagster.sdk import Action, Connection, Progress, Router, Sink, Source
 
@@ -57,6 +77,18 @@ class StageContext:
     observe: Callable[[Sequence[NodeMetrics]], None] | None = None
     """Called a few times a second with the metrics so far."""
     run_limit: anyio.Semaphore | None = None
+    gates: Gates | None = None
+    """What the calls of the run go through; by default the stage has its own."""
+    token: int = 1
+    """Least fencing token of its lease."""
+    attempts: Attempts = field(default_factory=dict[bytes, int])
+    """Of the dead letters that are replayed."""
+    excluded_by: Path | None = None
+    """Folder of a lease; while it is held, the stage does not run."""
+    partial: bool = False
+    """Whether only some records of what the sinks hold are run again; see `Progress`."""
+    stop: StopRequest | None = None
+    """Asks the stage to drain and end."""
     channel_bytes: int = DEFAULT_LIMIT_BYTES
 
 
@@ -79,11 +111,13 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
     Raises:
         NodeError: A node failed; the checkpoint holds what was committed.
         RunConflictError: Another live run holds the stage.
+        RunStoppedError: It was asked to stop, and has.
     """
     allocators.settle()
     check_apart(plan, context.connections)
-    with StageLock(context.folder, context.run_id):
-        store = CheckpointStore(context.folder / "checkpoint.json")
+    async with Lease(context.folder, context.run_id, context.token) as lease:
+        refuse_replay(context.excluded_by)
+        store = CheckpointStore(context.folder / "checkpoint.json", lease)
         checkpoint = _checkpoint(plan, stage, context, store)
         if checkpoint.complete:
             return StageResult(
@@ -91,22 +125,47 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
                 manifests=_manifests(stage, context, checkpoint),
                 resumed=True,
             )
+        if _stopping(context):
+            raise RunStoppedError("the run was stopped before it came to this stage", drained=True)
         discard_rivals(plan, stage, context.folder, context.run_id)
-        running = _RunningStage(plan, stage, context, store, checkpoint)
+        with suspects_of(plan, stage, context.folder) as suspects:
+            restarts = Restarts(plan)
+            while True:
+                running = _RunningStage(plan, stage, context, store, checkpoint, lease)
+                running.suspects = suspects
+                try:
+                    await running.run()
+                except BaseExceptionGroup as group:
+                    error = first_node_error(group)
+                    await _tell_if_fenced(lease, error)
+                    if isinstance(error, Exception) and _stopping(context):
+                        raise failed_while_stopping(error) from error
+                    if not await restarts.wait(error, running.epochs.written.epoch):
+                        # Its own cause; the group holds the error and would hide where it began.
+                        raise error from error.__cause__
+                    checkpoint = _checkpoint(plan, stage, context, store)
+                else:
+                    return running.result()
+
+
+async def _tell_if_fenced(lease: Lease, error: BaseException) -> None:
+    """What fails because another run took over has that as its reason."""
+    with suppress(StorageError):
         try:
-            await running.run()
-        except BaseExceptionGroup as group:
-            error = first_node_error(group)
-            # Its own cause; the group holds the error itself and would hide where it began.
-            raise error from error.__cause__
-        return running.result()
+            await to_thread.run_sync(lease.check)
+        except FencedError as fenced:
+            raise fenced from error
+
+
+def _stopping(context: StageContext) -> bool:
+    return context.stop is not None and context.stop.requested
 
 
 def _checkpoint(
     plan: Plan, stage: Stage, context: StageContext, store: CheckpointStore
 ) -> Checkpoint:
     """The checkpoint to go on from; an empty one if there is none for where the stage works now."""
-    checkpoint = store.read()
+    checkpoint = store.claim()
     here = basis(plan, stage, context.connections, context.inputs)
     if checkpoint.generation and checkpoint.basis == here:
         return checkpoint
@@ -117,11 +176,7 @@ def _checkpoint(
 
 def _restored(plan: Plan, stage: Stage, checkpoint: Checkpoint) -> list[NodeMetrics]:
     return [
-        NodeMetrics(
-            node,
-            plan.nodes[node].kind,
-            Counts.from_json(checkpoint.counts[node]) if node in checkpoint.counts else Counts(),
-        )
+        NodeMetrics.from_json(node, plan.nodes[node].kind, checkpoint.counts.get(node, {}))
         for node in stage.nodes
     ]
 
@@ -134,6 +189,7 @@ def _manifests(stage: Stage, context: StageContext, checkpoint: Checkpoint) -> d
             folder=str(_part_folder(context, output)),
             parts=checkpoint.parts.get(writer_name(output), []),
             generation=checkpoint.generation,
+            removed=checkpoint.parts.get(removed_name(writer_name(output)), []),
         )
         for output in stage.outputs
     }
@@ -144,32 +200,69 @@ def _part_folder(context: StageContext, output: Output) -> Path:
 
 
 class _RunningStage:
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what `run_stage` found out
         self,
         plan: Plan,
         stage: Stage,
         context: StageContext,
         store: CheckpointStore,
         checkpoint: Checkpoint,
+        lease: Lease,
     ) -> None:
         self.plan = plan
+        self.lease = lease
         self.stage = stage
         self.context = context
         self.resumed = checkpoint.epoch > 0
         self.metrics = {m.node: m for m in _restored(plan, stage, checkpoint)}
-        progress = Progress(context.progress, checkpoint.epoch)
+        progress = Progress(
+            context.progress,
+            checkpoint.epoch,
+            lease.token,
+            partial=context.partial,
+            graph=plan.name,
+        )
         self.components = Components(plan, context.connections, progress)
         self.writers: dict[str, PartWriter] = {}
+        self.removed: dict[str, RemovalWriter] = {}
+        self.changes: dict[str, ChangeReader] = {}
+        self.gates = context.gates or Gates(plan)
+        self.limits = ErrorLimits()
+        self.letters: list[DeadLetters] = []
+        self.suspects: Suspects | None = None
+        self.flowing = False
+        """Whether everything is open."""
         self.wiring = Wiring(plan, stage, context.channel_bytes)
+        self.store = store
+        self.keeper = keeper_of(plan, stage)
+        self.epochs = self._epochs(checkpoint)
+
+    def _epochs(self, checkpoint: Checkpoint) -> Epochs:
+        plan, stage = self.plan, self.stage
         sinks = [n for n in stage.nodes if plan.nodes[n].kind == "sink"]
         sources = [n for n in stage.nodes if plan.nodes[n].kind == "source"]
-        self.epochs = Epochs(
-            store,
+        return Epochs(
+            self.store,
             checkpoint,
             plan.checkpoint if self.wiring.may_cut else None,
             sources=[*sources, *(reader_name(plan.stage(s)) for s in self.wiring.inputs)],
             committers=[*sinks, *(writer_name(o) for o in stage.outputs)],
+            audit=Accounts(plan, stage, self.context.inputs).check,
         )
+
+    async def _go_on_from_keeper(self) -> None:
+        """Go on from the checkpoint that the sink keeps, if it is one that does."""
+        if self.keeper is None:
+            return
+        here, progress = self.epochs.start, self.context.progress
+        sink = cast("Sink[Any]", self.components[self.keeper])
+        caller = self._caller(self.plan.nodes[self.keeper])
+        key = checkpoint_key(progress, self.stage, self.keeper)
+        checkpoint = await kept_checkpoint(sink, key, here, self.store, caller)
+        if checkpoint.epoch != here.epoch:
+            self.resumed = checkpoint.epoch > 0
+            self.metrics = {m.node: m for m in _restored(self.plan, self.stage, checkpoint)}
+            self.epochs = self._epochs(checkpoint)
 
     def result(self) -> StageResult:
         return StageResult(
@@ -179,26 +272,80 @@ class _RunningStage:
         )
 
     async def run(self) -> None:
+        await stoppable(self._run, self.context.stop, self._drain)
+
+    async def _drain(self) -> RunStoppedError:
+        if not (self.flowing and self.wiring.may_cut):
+            return RunStoppedError("the run was stopped")
+        seconds = self.plan.defaults.timeout.drain_seconds
+        self.epochs.stop()
+        with anyio.move_on_after(seconds):
+            await self.epochs.drained.wait()
+            return RunStoppedError(
+                "the run was stopped; what was under way is committed", drained=True
+            )
+        return RunStoppedError(
+            f"the run was stopped; what was under way did not end within {seconds:g} s "
+            '("timeout.drain_seconds"): the next run does it again'
+        )
+
+    async def _run(self) -> None:
         nodes = [self.plan.nodes[node_id] for node_id in self.stage.nodes]
         async with AsyncExitStack() as stack:
             stack.push_async_exit(self.components.close)
             for node in nodes:
                 await self.components.open(node, self._caller(node))
+            await self._go_on_from_keeper()
             for output in self.stage.outputs:
-                writer = PartWriter(_part_folder(self.context, output), self.epochs.start.epoch)
+                folder, after = _part_folder(self.context, output), self.epochs.start.epoch
+                writer = PartWriter(folder, after, self.lease)
                 stack.push_async_callback(writer.aclose)
                 self.writers[output.name] = writer
+                removed = RemovalWriter(writer_name(output), folder, after, self.lease)
+                stack.push_async_callback(removed.aclose)
+                self.removed[output.name] = removed
+            for node in nodes:
+                if node.incremental:
+                    await self._open_changes(node, stack)
+            stack.push_async_callback(self._close_letters)
+            for node in nodes:
+                self.limits.check(node, self.metrics[node.id])
+            self.limits.insist()
+            self.flowing = True
             async with anyio.create_task_group() as background:
                 background.start_soon(self.epochs.tick)
                 background.start_soon(self._observe)
+                background.start_soon(self.limits.watch, self._drain)
                 background.start_soon(allocators.release_for_ever)
                 async with anyio.create_task_group() as tasks:
                     self._start(tasks.start_soon)
                 background.cancel_scope.cancel()
+            if self.limits.broken is not None:
+                await self.epochs.complete(finished=False)
+                self.limits.insist()
             for node in nodes:
+                await to_thread.run_sync(self.lease.check)
                 await self.components.finish(node, self._caller(node))
             await self.epochs.complete()
         self._tell()
+
+    async def _open_changes(self, node: Node, stack: AsyncExitStack) -> None:
+        context = self.context
+
+        def make() -> ChangeReader:
+            there = reach(self.plan, node, context.connections)
+            start = self.epochs.start
+            return ChangeReader(
+                node, context.folder, context.progress, there, start, lease=self.lease
+            )
+
+        changes = await to_thread.run_sync(make)
+        stack.push_async_callback(changes.aclose)
+        self.changes[node.id] = changes
+
+    async def _close_letters(self) -> None:
+        for letters in self.letters:
+            await letters.aclose()
 
     def _start(self, start: Callable[..., object]) -> None:
         for stage_id, outputs in self.wiring.inputs.items():
@@ -216,12 +363,14 @@ class _RunningStage:
                 run_part_writer,
                 writer_name(output),
                 self.writers[output.name],
+                self.removed[output.name],
                 self.wiring.written(output),
                 self.epochs,
             )
 
     def _caller(self, node: Node) -> Caller:
-        return Caller(node.policies, self.metrics[node.id], self.context.run_limit)
+        gate = self.gates.of(node)
+        return Caller(node.policies, self.metrics[node.id], self.context.run_limit, gate)
 
     async def _run_node(self, node: Node) -> None:
         seconds = node.policies.timeout.node_seconds
@@ -233,6 +382,9 @@ class _RunningStage:
             if isinstance(error, NodeError) or not isinstance(error, Exception):
                 raise error from error.__cause__
             raise node_error(node.id, error) from error
+        except NodeError:
+            # Not `from` itself: a cause that is its own has no end.
+            raise
         except Exception as error:
             raise node_error(node.id, error) from error
         if scope.cancelled_caught:
@@ -273,14 +425,28 @@ class _RunningStage:
 
     def _running(self, node: Node) -> RunningNode:
         epoch = self.epochs.start.epoch
-        folder = self.context.dead_letters / safe_name(node.id)
+        origin = LetterOrigin(
+            node.id, self.context.run_id, self.epochs.cursors, self.context.attempts
+        )
+        listed = self.epochs.start.parts.get(listed_as(node.id), [])
+        letters = DeadLetters(self.context.dead_letters, origin, listed)
+        self.letters.append(letters)
         return RunningNode(
             node=node,
             metrics=self.metrics[node.id],
             caller=self._caller(node),
             epochs=self.epochs,
-            dead_letters=DeadLetters(folder, node.id, self.context.run_id, epoch),
+            dead_letters=letters,
+            limits=self.limits,
             epoch=epoch,
+            changes=self.changes.get(node.id),
+            suspects=self.suspects.of(node.id) if self.suspects else NodeSuspects(),
+            lease=self.lease,
+            checkpoint_key=(
+                checkpoint_key(self.context.progress, self.stage, node.id)
+                if node.id == self.keeper
+                else None
+            ),
         )
 
     async def _observe(self) -> None:

@@ -1,47 +1,258 @@
-"""Where runs keep their state: a folder on local disk, written atomically.
+"""Where runs keep their state: a folder on local disk, or a prefix in an object store.
 
-<storage>/graphs/<graph>/chains.json              the attempt chains, and which is the current one
-<storage>/graphs/<graph>/<progress>/<stage>/      checkpoint.json, lock, edges/<output>/*.arrow
+<storage>/graphs/<graph>/chains.json          the attempt chains, and which is the current one
+<storage>/graphs/<graph>/<progress>/<stage>/  checkpoint.json, lease/*.json, edges/<output>/*.arrow
+
+Everybody else speaks of paths. A path below a work folder, whose name is the URL of a store, means
+an object there: documents are read and written there and nowhere else; parts are written to the
+local path, published when they are committed, and fetched where they are missing. So a run can be
+taken up on another machine that has nothing but the URL.
 """
 
+import errno
+import fcntl
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
 
 from nvisy_dagster.engine.failpoint import failpoint
-from nvisy_dagster.engine.failure import StorageError
+from nvisy_dagster.engine.failure import RunConflictError, StorageError
+
+if TYPE_CHECKING:
+    from nvisy_dagster.engine.object_storage import ObjectStorage
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+STORAGE_VARIABLE = "NVISY_STORAGE"
+WORK_VARIABLE = "NVISY_WORK"
+_URL = re.compile(r"(s3a?|gs|azure|az|abfss?):/+(?=[^/])")
+_MARK = quote("://", safe="")
+_LOCK_SECONDS = 30.0
+_numbers = itertools.count()
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
-def write_json(path: Path, document: Any) -> None:  # noqa: ANN401 - any JSON
-    """Replace a file atomically: a reader, or a restart after a crash, sees the old or the new.
+class Fence(Protocol):
+    """What says, right before a write becomes visible, whether it still may."""
+
+    token: int
+
+    def check(self) -> None:
+        """Raise if it may not."""
+        ...
+
+
+def storage_root(storage: Path | str | None = None) -> Path:
+    """The folder of this storage, absolute; for an object store the work folder that stands for it.
+
+    Args:
+        storage: A folder, or a URL such as `s3://bucket/prefix`; by default `$NVISY_STORAGE`, else
+            `.nvisy` in the working folder. The work folder lies in `$NVISY_WORK`, else in
+            `.nvisy/work`.
+    """
+    text = str(storage or os.environ.get(STORAGE_VARIABLE) or ".nvisy")
+    # A URL that was taken for a path has lost a slash.
+    scheme = _URL.match(text)
+    if scheme is None:
+        return Path(text).resolve()
+    url = f"{scheme[1]}://{text[scheme.end() :].rstrip('/')}"
+    return _work_base() / quote(url, safe="")
+
+
+def _work_base() -> Path:
+    return Path(os.environ.get(WORK_VARIABLE) or ".nvisy/work").resolve()
+
+
+def storage_name(root: Path) -> str:
+    """What a person calls this storage: its URL, or its folder."""
+    return unquote(root.name) if _MARK in root.name else str(root)
+
+
+def _mirrored(path: Path) -> "tuple[ObjectStorage, str] | None":
+    """The object store that a path belongs to, and its key there; `None` for local ones."""
+    if _MARK not in str(path):
+        return None
+    from nvisy_dagster.engine.object_storage import open_object_storage
+
+    parts = path.parts
+    place = next(number for number, part in enumerate(parts) if _MARK in part)
+    return open_object_storage(unquote(parts[place])), "/".join(parts[place + 1 :])
+
+
+def check_reachable(root: Path) -> None:
+    """See that an object store answers; returns at once if storage is local.
+
+    Raises:
+        StorageError: It does not, or refuses.
+    """
+    if _mirrored(root) is not None:
+        names(root)
+
+
+def here(path: Path) -> Path:
+    """The path that means the same object on this machine."""
+    if _MARK not in str(path):
+        return path
+    parts = path.parts
+    place = next(number for number, part in enumerate(parts) if _MARK in part)
+    return _work_base().joinpath(*parts[place:])
+
+
+def write_json(path: Path, document: Any, fence: Fence | None = None) -> None:  # noqa: ANN401 - any JSON
+    """Replace a document atomically: a reader, or a restart after a crash, sees the old or the new.
+
+    Args:
+        path: Where it is.
+        document: What to write.
+        fence: Asked after the document is on disk, and before anyone can see it.
 
     Raises:
         StorageError: The disk is full or refuses.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    data = _to_json(document)
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        if fence is not None:
+            fence.check()
+        store, key = mirrored
+        store.put(key, data)
+        return
+    temporary = _temporary(path)
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(document, file, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        failpoint("storage.before_rename")
-        temporary.replace(path)
-        sync_folder(path.parent)
+        _write_durably(temporary, data)
+    failpoint("storage.before_rename")
+    if fence is not None:
+        fence.check()
+    reveal(temporary, path, fence)
     failpoint("storage.after_rename")
 
 
+def reveal(temporary: Path, path: Path, fence: Fence | None = None) -> None:
+    """Rename a file whose content is durable to where readers look; durable on return.
+
+    The file was made before the fence was asked. So if another run takes over in between, it finds
+    and removes the file, and nothing appears here.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
+    try:
+        with told(path):
+            temporary.replace(path)
+            sync_folder(path.parent)
+    except StorageError:
+        if fence is not None and not temporary.exists():
+            fence.check()
+        raise
+
+
+def create_json(path: Path, document: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Make a document, whole, unless there is one of this name; it is durable on return.
+
+    Returns:
+        Whether it was made. Of several that try at once, one gets `True`.
+
+    Raises:
+        StorageError: The disk is full or refuses.
+    """
+    data = _to_json(document)
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+        return store.put_if(key, data, None) is not None
+    temporary = _temporary(path)
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_durably(temporary, data)
+        try:
+            _link(temporary, path, data)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    return True
+
+
+def _link(temporary: Path, path: Path, data: bytes) -> None:
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with path.open("xb") as file:  # such a disk cannot do better
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def replace_json(path: Path, document: Any) -> None:  # noqa: ANN401 - any JSON
+    """Replace a document of our own, in a folder that must be there; not made durable.
+
+    Raises:
+        StorageError: The folder is gone, or the disk is full or refuses.
+    """
+    data = _to_json(document)
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+        store.put(key, data)
+        return
+    temporary = _temporary(path)
+    with told(path):
+        # Durable all the same: a crash of the machine must not leave an empty file.
+        _write_durably(temporary, data)
+        temporary.replace(path)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _to_json(document: Any) -> bytes:  # noqa: ANN401 - any JSON
+    return json.dumps(document, allow_nan=False).encode()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
+
+
+def remove_temporary(stage: Path) -> None:
+    """Remove what an earlier holder of a stage's folder was about to make visible."""
+    if _mirrored(stage) is not None or not stage.is_dir():
+        return
+    with told(stage):
+        for file in [*stage.glob("*.tmp"), *stage.glob("edges/*/*.tmp")]:
+            file.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
-    """The document at this path, or `None` if there is no such file."""
+    """The document at this path, or `None` if there is none."""
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+        found = store.get(key)
+        return None if found is None else json.loads(found.data)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -59,13 +270,254 @@ def read_model(path: Path, kind: type[M], remedy: str) -> M | None:
     Raises:
         StorageError: It is damaged, or another version wrote it.
     """
-    try:
+    with undamaged(path, remedy):
         with told(path):
             document = read_json(path)
         return None if document is None else kind.model_validate(document)
-    except ValueError as error:  # of JSON, of UTF-8 or of the model
+
+
+@contextmanager
+def undamaged(path: Path, remedy: str) -> Generator[None]:
+    """Tell what cannot be understood as damage.
+
+    Raises:
+        StorageError: The block raised an error of JSON, of UTF-8 or of a model.
+    """
+    try:
+        yield
+    except ValueError as error:
         message = f"{path} is damaged, or another version of nvisy-dagster wrote it"
         raise StorageError(message, remedy=remedy) from error
+
+
+class VersionedDocument(Generic[M]):
+    """A document that only the holder of a lease replaces.
+
+    On local disk a fence is enough, see `reveal`. In an object store each write names the version
+    that it replaces, which is the one that this object read or wrote last.
+
+    Args:
+        path: Where it is.
+        kind: What it holds.
+        remedy: What the user can do if it cannot be read.
+        fence: Asked before each write.
+    """
+
+    def __init__(self, path: Path, kind: type[M], remedy: str, fence: Fence | None) -> None:
+        self._path = path
+        self._kind = kind
+        self._remedy = remedy
+        self._fence = fence
+        self._version: Any = None
+
+    @property
+    def needs_claim(self) -> bool:
+        """Whether it must be written once before an earlier holder is certain to be fenced."""
+        return _mirrored(self._path) is not None
+
+    def read(self) -> M | None:
+        """The document, or `None` if there is none.
+
+        Raises:
+            StorageError: It is damaged, or another version wrote it.
+        """
+        mirrored = _mirrored(self._path)
+        if mirrored is None:
+            return read_model(self._path, self._kind, self._remedy)
+        store, key = mirrored
+        found = store.get(key)
+        self._version = None if found is None else found.version
+        with undamaged(self._path, self._remedy):
+            return None if found is None else self._kind.model_validate_json(found.data)
+
+    def write(self, document: M) -> None:
+        """Replace the document; it is durable on return.
+
+        Raises:
+            StorageError: The disk is full or refuses, or another process replaced it.
+        """
+        mirrored = _mirrored(self._path)
+        if mirrored is None:
+            write_json(self._path, document.model_dump(mode="json"), self._fence)
+            return
+        store, key = mirrored
+        if self._fence is not None:
+            self._fence.check()
+        version = store.put_if(key, document.model_dump_json().encode(), self._version)
+        if version is None:
+            if self._fence is not None:
+                self._fence.check()
+            raise StorageError(
+                f"another process replaced {self._path.name} of {self._path.parent}",
+                remedy="see that one run of the graph goes on at a time, then run again",
+            )
+        self._version = version
+
+    def remove(self) -> None:
+        """Remove a document on local disk, for good."""
+        if self._path.exists():
+            with told(self._path):
+                self._path.unlink()
+                sync_folder(self._path.parent)
+
+
+def update_model(
+    path: Path,
+    kind: type[M],
+    change: Callable[[M | None], tuple[M | None, T]],
+    remedy: str,
+) -> T:
+    """Change a document that other processes change too, as if one after the other.
+
+    Args:
+        path: Where it is.
+        kind: What it holds.
+        change: Gets the document, returns what to write (`None` for nothing) and a result. Called
+            again if another process was quicker.
+        remedy: What the user can do if it cannot be read.
+
+    Raises:
+        StorageError: It is damaged, or cannot be written.
+        RunConflictError: Another process keeps it locked.
+    """
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+
+        def changed(data: bytes | None) -> tuple[bytes | None, T]:
+            with undamaged(path, remedy):
+                before = None if data is None else kind.model_validate_json(data)
+            after, result = change(before)
+            return None if after is None else after.model_dump_json().encode(), result
+
+        return store.update(key, changed)
+    with _locked(path.parent):
+        after, result = change(read_model(path, kind, remedy))
+        if after is not None:
+            write_json(path, after.model_dump(mode="json"))
+        return result
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise RunConflictError(
+                        f"another process keeps {folder / 'lock'} locked",
+                        remedy="a run may have been stopped at that place: continue or kill it",
+                    ) from error
+                time.sleep(0.005)
+            else:
+                break
+        yield
+
+
+def names(folder: Path) -> list[str]:
+    """Names of what a folder holds, files and folders; nothing if it is not there.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    mirrored = _mirrored(folder)
+    if mirrored is not None:
+        store, key = mirrored
+        return store.names(key)
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and of the folders in it; nothing if it is not there.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    mirrored = _mirrored(folder)
+    if mirrored is not None:
+        store, key = mirrored
+        return [folder / name for name in store.names_below(key)]
+    with told(folder):
+        return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, and not a folder, of this name."""
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+        return store.is_file(key)
+    return path.is_file()
+
+
+def is_kept(path: Path) -> bool:
+    """Whether there is a file, or a folder that is not empty, of this name."""
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+        return store.is_kept(key)
+    return path.exists()
+
+
+def publish(path: Path) -> None:
+    """Make a file of ours durable for other machines too; returns at once if storage is local.
+
+    Raises:
+        StorageError: The object store refuses.
+    """
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+        store.upload(key, path)
+
+
+def fetch(path: Path) -> Path:
+    """The local copy of a file, fetched if it is missing; the path itself if storage is local.
+
+    Raises:
+        FileNotFoundError: It is not in the object store.
+        StorageError: The object store refuses.
+    """
+    mirrored = _mirrored(path)
+    if mirrored is None:
+        return path
+    copy = here(path)
+    if not copy.exists():
+        store, key = mirrored
+        store.download(key, copy)
+    return copy
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file for good; one that is not there is fine.
+
+    Raises:
+        StorageError: It cannot be removed.
+    """
+    mirrored = _mirrored(path)
+    if mirrored is not None:
+        store, key = mirrored
+        store.delete([key])
+    with told(path):
+        path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it; one that is not there is fine."""
+    mirrored = _mirrored(folder)
+    if mirrored is not None:
+        store, key = mirrored
+        store.delete_below(key)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -78,10 +530,14 @@ def told(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{path}: {error.strerror or error}",
-            remedy="check the free space and the permissions of the storage folder, then run again",
-        ) from error
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: {error.strerror or error}",
+        remedy="check the free space and the permissions of the storage folder, then run again",
+    )
 
 
 def sync_folder(folder: Path) -> None:
@@ -96,8 +552,3 @@ def sync_folder(folder: Path) -> None:
 def safe_name(name: str) -> str:
     """A file name for an id: readable, and never a path."""
     return re.sub(r"[^A-Za-z0-9_.@-]", "_", name).lstrip(".") or "_"
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it; one that is not there is fine."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from nvisy_dagster.graph.errors import GraphError, GraphErrors, shown
-from nvisy_dagster.graph.explain import describe
+from nvisy_dagster.graph.explain import describe, explain
 from nvisy_dagster.graph.json_text import parse_json
 from nvisy_dagster.graph.model import ID_PATTERN
 from nvisy_dagster.graph.nvisy_format import is_published_connection, translate_connection
 from nvisy_dagster.graph.places import Places, Step, Steps
+from nvisy_dagster.graph.policies import ConnectionPolicies
 from nvisy_dagster.graph.reading import read_bytes
 from nvisy_dagster.graph.secret_references import (
     BadReferenceError,
@@ -23,6 +26,7 @@ from nvisy_dagster.graph.secret_references import (
     texts,
     url_passwords,
 )
+from nvisy_dagster.sdk.params import camel
 
 FILE_NAME = "connections.json"
 _NAME = re.compile(ID_PATTERN)
@@ -38,6 +42,7 @@ class NamedConnection:
         fields: What that connector's connection model takes; secrets may be references.
         params: What a published connection says that our nodes say: model, collection.
         context: The resumption cursor of a published connection, as it came.
+        policies: What holds for all who use it: `rate_limit`, `concurrency`.
     """
 
     name: str
@@ -45,6 +50,7 @@ class NamedConnection:
     fields: Mapping[str, Any] = field(repr=False)
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     context: Any = field(default=None, repr=False)
+    policies: ConnectionPolicies = field(default_factory=ConnectionPolicies)
 
 
 @dataclass(frozen=True)
@@ -187,12 +193,24 @@ def _connection(
         message = '"type" is missing' if kind is None else f'"type" is {describe(kind)}'
         errors.append(GraphError(path, message, 'name the connector, as in "type": "qdrant"'))
         return None
+    policies = _policies(name, fields, errors)
     if not is_published_connection(fields):
-        return NamedConnection(name, kind, fields)
+        return NamedConnection(name, kind, fields, policies=policies)
     found = translate_connection(name, kind, fields)
     moved.update(found.moved)
     errors.extend(found.errors)
-    return NamedConnection(name, found.type, found.fields, found.params, found.context)
+    return NamedConnection(name, found.type, found.fields, found.params, found.context, policies)
+
+
+def _policies(name: str, fields: dict[str, Any], errors: list[GraphError]) -> ConnectionPolicies:
+    """What is said beside the fields of the connector, which are left."""
+    spellings = [key for one in ConnectionPolicies.model_fields for key in {one, camel(one)}]
+    said = {key: fields.pop(key) for key in spellings if key in fields}
+    try:
+        return ConnectionPolicies.model_validate(said)
+    except ValidationError as error:
+        errors.extend(explain(error, ConnectionPolicies, Places(), (name,)))
+        return ConnectionPolicies()
 
 
 def _bad_references(connections: Connections) -> Iterator[GraphError]:

@@ -45,6 +45,7 @@ _PATTERNS = {
     TAG_KEY_PATTERN: "letters, digits, _, - and ., at most 63 of them",
     TAG_VALUE_PATTERN: "letters, digits, _, - and ., at most 63 of them",
     OWNER_PATTERN: 'an e-mail address or "team:name"',
+    r"^\S+$": "a word without spaces",
 }
 
 

@@ -153,7 +153,7 @@ def _validate(document: Mapping[str, Any], places: Places) -> tuple[Graph | None
         return graph, errors
     errors += without_echoes(list(found.values()), errors)
     nodes = [
-        node.model_copy(update={"retry": None}) if index in found else node
+        node.model_copy(update={"retry": None, "timeout": None}) if index in found else node
         for index, node in enumerate(graph.nodes)
     ]
     return graph.model_copy(update={"nodes": tuple(nodes)}).placed(places), errors
@@ -168,7 +168,8 @@ def contradictions(graph: Graph) -> dict[int, GraphError]:
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
             remedy = "the graph's own policy is the default of what the node does not say"
-            found[index] = GraphError(graph.path("nodes", index, "retry"), message, remedy)
+            policy = error.title.lower()
+            found[index] = GraphError(graph.path("nodes", index, policy), message, remedy)
     return found
 
 

@@ -20,6 +20,7 @@ from nvisy_dagster.graph.places import Places, Step
 from nvisy_dagster.graph.policies import (
     Checkpoint,
     Concurrency,
+    ErrorLimit,
     Execution,
     OnError,
     Policies,
@@ -66,9 +67,12 @@ class NodeBase(Model):
     concurrency: Concurrency | None = None
     """Over the graph's `concurrency`, field by field."""
     rate_limit: RateLimit | None = None
-    """Instead of the graph's `rate_limit`."""
+    """Instead of the graph's `rate_limit`. What `connections.json` says of the connection holds
+    besides."""
     on_error: OnError | None = None
     """Instead of the graph's `on_error`."""
+    error_limit: ErrorLimit | None = None
+    """Instead of the graph's `error_limit`."""
     materialize: StrictBool | None = None
     """`true`: keep what the node makes on storage. `false`: stream it on. By default the graph's
     `execution` decides."""
@@ -83,6 +87,8 @@ class NodeBase(Model):
     def _says_nothing_of_the_whole(self) -> Self:
         if self.timeout and self.timeout.graph_seconds is not None:
             raise _misplaced("timeout", "graph_seconds")
+        if self.timeout and self.timeout.drain_seconds != Timeout().drain_seconds:
+            raise _misplaced("timeout", "drain_seconds")
         if self.concurrency and self.concurrency.max_global is not None:
             raise _misplaced("concurrency", "max_global")
         return self
@@ -106,6 +112,12 @@ class SourceNode(NodeBase):
     """Name of the connection in `connections.json`."""
     params: dict[str, JsonValue] = Field(default_factory=dict)
     """What to read; the connector's reference page lists them."""
+    incremental: StrictBool = False
+    """Read only what changed since the last run that succeeded, and remove from the sinks what is
+    gone or was replaced. The first run reads everything."""
+    on_removed: Literal["remove", "ignore"] = "remove"
+    """What an incremental run does about records that are gone: `remove` what was made of them, or
+    `ignore` it, for sinks that cannot remove."""
 
 
 class ActionNode(NodeBase):
@@ -219,10 +231,13 @@ class Graph(Model):
     concurrency: Concurrency = Concurrency()
     """Default of every node, and the limit of the whole run."""
     rate_limit: RateLimit | None = None
-    """Default of every node."""
+    """Default of every node that has a connection, each for itself."""
     on_error: OnError = "fail"
     """What happens to a record that fails: `fail` ends the run, `dead_letter` keeps the record
     and its reason, `drop` counts it and goes on."""
+    error_limit: ErrorLimit | None = None
+    """Default of every node whose `on_error` is not `fail`: how many of its records may fail before
+    the run is given up."""
     owners: Owners = ()
     """Who answers for it: e-mail addresses or `team:name`."""
     tags: Tags = Field(default_factory=dict)
@@ -258,12 +273,14 @@ class Graph(Model):
             pydantic.ValidationError: The node's contradict the graph's; a loaded graph has none
                 of these.
         """
+        connected = getattr(node, "connection", None) is not None
         return Policies.model_construct(
             retry=over(self.retry, node.retry),
             timeout=over(self.timeout, node.timeout),
             concurrency=over(self.concurrency, node.concurrency),
-            rate_limit=node.rate_limit or self.rate_limit,
+            rate_limit=node.rate_limit or (self.rate_limit if connected else None),
             on_error=node.on_error or self.on_error,
+            error_limit=node.error_limit or self.error_limit,
         )
 
     @cached_property

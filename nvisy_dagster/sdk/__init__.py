@@ -7,6 +7,9 @@ conformance suites and is for tests alone.
 from nvisy_dagster.sdk.arrow_schema import model_schema as model_schema
 from nvisy_dagster.sdk.arrow_schema import schema_of as schema_of
 from nvisy_dagster.sdk.capabilities import Capabilities as Capabilities
+from nvisy_dagster.sdk.changes import Bookmark as Bookmark
+from nvisy_dagster.sdk.changes import Change as Change
+from nvisy_dagster.sdk.changes import ChangeCounts as ChangeCounts
 from nvisy_dagster.sdk.component import Action as Action
 from nvisy_dagster.sdk.component import Batch as Batch
 from nvisy_dagster.sdk.component import Component as Component
@@ -22,6 +25,7 @@ from nvisy_dagster.sdk.edge_type import EdgeType as EdgeType
 from nvisy_dagster.sdk.errors import ConfigError as ConfigError
 from nvisy_dagster.sdk.errors import ConfigErrors as ConfigErrors
 from nvisy_dagster.sdk.errors import DataError as DataError
+from nvisy_dagster.sdk.errors import EpochLostError as EpochLostError
 from nvisy_dagster.sdk.errors import NvisyError as NvisyError
 from nvisy_dagster.sdk.errors import TransientError as TransientError
 from nvisy_dagster.sdk.errors import raise_mistakes as raise_mistakes
@@ -50,6 +54,7 @@ from nvisy_dagster.sdk.records import batch_to_records as batch_to_records
 from nvisy_dagster.sdk.records import record_to_row as record_to_row
 from nvisy_dagster.sdk.records import records_to_batch as records_to_batch
 from nvisy_dagster.sdk.records import row_to_record as row_to_record
+from nvisy_dagster.sdk.rejected import RejectedRecord as RejectedRecord
 from nvisy_dagster.sdk.serialization import from_ipc as from_ipc
 from nvisy_dagster.sdk.serialization import from_json as from_json
 from nvisy_dagster.sdk.serialization import to_ipc as to_ipc

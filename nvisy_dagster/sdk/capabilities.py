@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-WriteMode = Literal["append", "upsert", "epoch"]
+WriteMode = Literal["append", "upsert", "epoch", "transaction"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,9 @@ class Capabilities:
     """Sink: what a replayed record does.
 
     `append`: it is there twice. `upsert`: it replaces itself by its id. `epoch`: the sink discards,
-    when it starts, whatever was written after the last checkpoint.
+    when it starts, whatever was written after the last checkpoint. `transaction`: the checkpoint is
+    committed together with the records, so that none is ever replayed (`Sink.keeps_checkpoint`);
+    in a stage where others commit too, it replaces itself, or is there twice if the params say so.
     """
 
     concurrency: int = 1
@@ -29,13 +31,16 @@ class Capabilities:
     row_wise: bool = False
     """Action: the same rows come out however the batches are cut."""
 
+    removes: bool = False
+    """Sink: it can remove what was made of a root record, so that incremental runs fit it."""
+
     expensive: bool = False
     """Action: its work costs money; its output is materialized so that it is never paid twice."""
 
 
 def guarantee(source: Capabilities, sink: Capabilities) -> str:
     """Delivery guarantee of a replayable or other source into a sink, in the field's words."""
-    if sink.write_mode == "epoch":
+    if sink.write_mode in {"epoch", "transaction"}:
         return "exactly once"
     if source.replayable and sink.write_mode == "upsert":
         return "effectively once"

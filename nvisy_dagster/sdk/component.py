@@ -12,15 +12,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args, get_origin
 
 import pyarrow as pa
 from anyio import fail_after, to_thread
 
 from nvisy_dagster.sdk.capabilities import Capabilities
+from nvisy_dagster.sdk.changes import Bookmark, Change
 from nvisy_dagster.sdk.edge_type import PRIMITIVES, EdgeType
 from nvisy_dagster.sdk.errors import ConfigError
 from nvisy_dagster.sdk.params import Connection, Cursor, Params
+from nvisy_dagster.sdk.rejected import RejectedRecord
 
 P = TypeVar("P", bound=Params)
 C = TypeVar("C", bound=Cursor)
@@ -40,6 +42,8 @@ class Batch(Generic[C]):
 
     data: pa.RecordBatch
     cursor: C
+    rejected: Sequence[RejectedRecord] = ()
+    """What was found between these records and could not become one. `data` may be empty then."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,14 @@ class Progress:
     """Names the chain of attempts at one run; stays the same across crashes and resumes."""
     epoch: int
     """Last epoch that a checkpoint covers; 0 when nothing was committed yet."""
+    token: int = 0
+    """Fencing token of the lease under which the stage runs: a higher one is a newer holder's. A
+    sink that can refuses to commit under a lower token than the newest it saw."""
+    partial: bool = False
+    """Whether only single records come, as when dead letters are replayed: what the sink holds
+    besides them stays, of their roots and of earlier runs."""
+    graph: str = ""
+    """Name of the graph."""
 
 
 class Component(ABC, Generic[P]):
@@ -158,6 +170,14 @@ class Source(_Located[P], Generic[P, C]):
     """Reads batches from an external system."""
 
     cursor_type: ClassVar[type[Cursor]]
+    bookmarks: ClassVar[bool] = False
+    """Whether it can read only what changed since the last successful run: `read_changes`."""
+    skips_bad_records: ClassVar[bool] = False
+    """Whether it can tell which records are bad and read on behind them. A graph may set
+    `on_error` only on a source that can."""
+    bad_records: Literal["raise", "reject"] = "raise"
+    """What `read` does with one: raise a `DataError`, or put it into `Batch.rejected`. Set before
+    `read` is called, and only on a source that can tell."""
 
     @abstractmethod
     def output(self) -> EdgeType:
@@ -178,6 +198,22 @@ class Source(_Located[P], Generic[P, C]):
             TransientError: Reading again from the last cursor may succeed.
         """
 
+    def read_changes(self, cursor: C | None, bookmark: Bookmark) -> AsyncGenerator[Change[C], None]:
+        """Yield what is new, changed and gone since the bookmark; for sources with `bookmarks`.
+
+        A step's `bookmark` rows, of all steps of a run, are the next run's bookmark. The engine
+        makes them current when the whole run has succeeded, and not before.
+
+        Args:
+            cursor: Where to go on, if an attempt at this run was cut off.
+            bookmark: What earlier runs left.
+
+        Raises:
+            DataError: A record cannot be read; the message names its place.
+            TransientError: Reading again from the last cursor may succeed.
+        """
+        raise NotImplementedError
+
 
 class _Consumer(Component[P]):
     accepts: ClassVar[frozenset[str]] = ANY_PRIMITIVE
@@ -194,6 +230,13 @@ class _Consumer(Component[P]):
             return
         for start in range(0, batch.num_rows, limit):
             yield batch.slice(start, limit)
+
+    def cost(self, batch: pa.RecordBatch) -> int:  # noqa: ARG002 - none, whatever the batch
+        """Tokens that a call with this unit takes, for `rate_limit.tokens`; pure, cheap.
+
+        None by default. An estimate will do, rather too high than too low.
+        """
+        return 0
 
 
 class Action(_Consumer[P]):
@@ -252,6 +295,11 @@ class Router(_Consumer[P]):
 class Sink(_Located[P], _Consumer[P]):
     """Writes batches to an external system."""
 
+    keeps_checkpoint: ClassVar[bool] = False
+    """Whether it makes the stage's checkpoint durable in one transaction with the records. Then,
+    where nothing else in the stage commits, `commit_with_checkpoint` is called instead of `commit`,
+    and the stage goes on from `stored_checkpoint`."""
+
     def check(self, incoming: EdgeType) -> None:
         """Refuse a schema that it cannot write; pure.
 
@@ -267,8 +315,12 @@ class Sink(_Located[P], _Consumer[P]):
         """
 
     @abstractmethod
-    async def write(self, batch: pa.RecordBatch) -> None:
+    async def write(self, batch: pa.RecordBatch) -> int | None:
         """Take one unit; it may be buffered until `commit`.
+
+        Returns:
+            How many of its records it took or found there already, if the system tells; `None` for
+            all. The run fails when these numbers do not add up.
 
         Raises:
             DataError: Some rows were refused; the others are written.
@@ -278,6 +330,46 @@ class Sink(_Located[P], _Consumer[P]):
     @abstractmethod
     async def commit(self, epoch: int) -> None:
         """Return only when everything written so far is durable."""
+
+    async def stored_checkpoint(self, key: str) -> bytes | None:  # noqa: ARG002 - for overriding
+        """The document of the last transaction under this key; for sinks with `keeps_checkpoint`.
+
+        Called once, after `start` and before the first write. No transaction of an earlier holder
+        of the key commits after it was read.
+        """
+        return None
+
+    async def commit_with_checkpoint(self, epoch: int, key: str, document: bytes) -> None:
+        """As `commit`, with the document in the same transaction; with `keeps_checkpoint`.
+
+        Args:
+            epoch: As of `commit`.
+            key: Names the stage's progress; the same across attempts.
+            document: What `stored_checkpoint` gives from then on.
+
+        Raises:
+            EpochLostError: The transaction is undone, or nobody knows whether it is.
+        """
+        raise NotImplementedError
+
+    def keeps_earlier(self) -> bool:
+        """Whether what earlier runs wrote stays; pure."""
+        return True
+
+    async def remove(self, root_ids: pa.Array) -> None:
+        """Remove what was made of these root records, but not what this epoch wrote.
+
+        For sinks with the capability `removes`. Called when every `write` of an epoch has returned,
+        before its `commit`, which makes it durable. It may be repeated, and name ids that were
+        never written.
+
+        Args:
+            root_ids: `fixed_size_binary(16)`, without nulls; compared with `_root_id`.
+
+        Raises:
+            TransientError: The same call may succeed later.
+        """
+        raise NotImplementedError
 
     async def finish(self) -> None:
         """Called after the last commit of a run that succeeded.

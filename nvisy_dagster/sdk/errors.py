@@ -123,3 +123,10 @@ class TransientError(NvisyError):
     ) -> None:
         super().__init__(message, remedy=remedy, tag=tag)
         self.retry_after = retry_after
+
+
+class EpochLostError(TransientError):
+    """What a sink took since its last commit is gone, and calling it again cannot bring it back.
+
+    Not retried as a call: the stage begins again from its checkpoint.
+    """

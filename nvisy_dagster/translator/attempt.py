@@ -7,6 +7,8 @@ import dagster as dg
 from nvisy_dagster.compiler import Plan
 from nvisy_dagster.engine.progress import ProgressStore, Reexecution
 
+GRAPH_TAG = "nvisy/graph"
+"""Run tag: name of the graph."""
 FRESH_TAG = "nvisy/fresh"
 """Run tag: `true` begins anew even if the last run left off half way."""
 

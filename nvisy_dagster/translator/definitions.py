@@ -9,17 +9,19 @@ import dagster as dg
 
 from nvisy_dagster.compiler import Plan, compile_graph, connections_beside
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.run import default_storage
+from nvisy_dagster.engine.storage import storage_root
 from nvisy_dagster.graph.connections import FILE_NAME, NamedConnection
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.graph.load import load_graph
 from nvisy_dagster.registry import Registry
 from nvisy_dagster.sdk import ConfigError
 from nvisy_dagster.translator.assets import GraphAssets
+from nvisy_dagster.translator.dead_runs import dead_runs_sensor
 from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, manifest_io_manager
 from nvisy_dagster.translator.jobs import graph_job
 from nvisy_dagster.translator.locations import LocationAssets, find_locations
 from nvisy_dagster.translator.names import dagster_name
+from nvisy_dagster.translator.replay import replay_job, replay_job_name
 from nvisy_dagster.translator.resources import ConnectionSource, NvisyConnection, named_connections
 from nvisy_dagster.translator.runtime import Runtime
 from nvisy_dagster.translator.schedules import graph_schedules
@@ -38,7 +40,7 @@ def build_definitions(  # noqa: PLR0913 - each is an independent choice, all but
     graphs: Path | str | Sequence[Path | str],
     *,
     connections: ConnectionSource | None = None,
-    storage: Path | None = None,
+    storage: Path | str | None = None,
     preview: bool = True,
     observe: Callable[[Sequence[NodeMetrics]], None] | None = None,
     registry: Registry | None = None,
@@ -50,7 +52,8 @@ def build_definitions(  # noqa: PLR0913 - each is an independent choice, all but
             them.
         connections: Definitions that go before those of the `connections.json` beside each graph:
             a file, or connections by name, which may be `NvisyConnection` resources.
-        storage: Root folder of run state; by default `$NVISY_STORAGE`, else `.nvisy`.
+        storage: Root folder of run state, or the URL of an object store; by default
+            `$NVISY_STORAGE`, else `.nvisy`.
         preview: Whether the nodes' pages show a few records; `NVISY_PREVIEW=off` forbids it too.
         observe: Called a few times a second with the metrics of a running stage.
         registry: Which components there are; by default those that are installed.
@@ -135,7 +138,7 @@ def load_one(
 
 def make_runtime(
     loaded: LoadedGraph,
-    storage: Path | None = None,
+    storage: Path | str | None = None,
     *,
     preview: bool = True,
     observe: Callable[[Sequence[NodeMetrics]], None] | None = None,
@@ -145,7 +148,7 @@ def make_runtime(
         plan=loaded.plan,
         connections=loaded.connections,
         locations=find_locations(loaded.plan, loaded.connections),
-        storage=(storage or default_storage()).resolve(),
+        storage=storage_root(storage),
         preview=preview,
         observe=observe,
     )
@@ -172,16 +175,19 @@ def translate(
         graph = GraphAssets(runtime)
         job = graph_job(runtime.plan, graph)
         assets.extend(graph.definitions())
-        jobs.append(job)
+        jobs.extend((job, replay_job(runtime)))
         schedules.extend(graph_schedules(runtime.plan, job.name))
     locations = LocationAssets((one.plan, one.locations) for one in together)
     assets.extend(locations.specs(runtime.plan.name for runtime in runtimes))
     # Under a key of our own: the `io_manager` of a deployment is never asked to keep what is ours.
     (storage,) = {one.storage for one in runtimes}
+    # Dagster takes the same sensor of two components for two.
+    first = min(together, key=lambda one: one.plan.name)
     return dg.Definitions(
         assets=assets,
         jobs=jobs,
         schedules=schedules,
+        sensors=[dead_runs_sensor(storage)] if first in runtimes else [],
         resources={**(resources or {}), IO_MANAGER_KEY: manifest_io_manager(storage)},
     )
 
@@ -189,11 +195,13 @@ def translate(
 def _clashes(loaded: Iterable[LoadedGraph]) -> Iterable[str]:
     first: dict[str, LoadedGraph] = {}
     for one in loaded:
-        name = dagster_name(one.plan.name)
-        if name in first:
-            yield (
-                f"{one.file}\n$.name: the job of graph {one.plan.name!r} would be named {name!r}, "
-                f"as that of graph {first[name].plan.name!r} in {first[name].file} "
-                '(give one of them another "name")'
-            )
-        first.setdefault(name, one)
+        job = dagster_name(one.plan.name)
+        for name in (job, replay_job_name(job)):
+            if name in first:
+                yield (
+                    f"{one.file}\n$.name: a job of graph {one.plan.name!r} would be named "
+                    f"{name!r}, as one of graph {first[name].plan.name!r} in {first[name].file} "
+                    '(give one of them another "name")'
+                )
+                break
+            first[name] = one

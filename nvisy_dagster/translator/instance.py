@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from nvisy_dagster.engine.run import default_storage
+from nvisy_dagster.engine.storage import storage_root
 from nvisy_dagster.translator.storage_folder import make_folder
 
 CONFIG_FILE = "dagster.yaml"
@@ -17,7 +17,7 @@ CONFIG_FILE = "dagster.yaml"
 def default_instance_home(storage: Path | None = None) -> Path:
     """Folder of the Dagster instance: `$DAGSTER_HOME`, else `dagster` in the storage folder."""
     given = os.environ.get("DAGSTER_HOME")
-    return (Path(given) if given else (storage or default_storage()) / "dagster").resolve()
+    return (Path(given) if given else storage_root(storage) / "dagster").resolve()
 
 
 def prepare_instance_home(home: Path) -> Path:

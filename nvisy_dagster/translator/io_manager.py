@@ -8,8 +8,17 @@ from pathlib import Path
 import dagster as dg
 from pydantic import ValidationError
 
+from nvisy_dagster.engine.failure import StorageError
 from nvisy_dagster.engine.materialized import Manifest
-from nvisy_dagster.engine.storage import read_json, remove_folder, safe_name, write_json
+from nvisy_dagster.engine.storage import (
+    files_below,
+    is_kept,
+    names,
+    read_json,
+    remove_folder,
+    safe_name,
+    write_json,
+)
 
 IO_MANAGER_KEY = "nvisy_io"
 FOLDER = "manifests"
@@ -66,11 +75,8 @@ class ManifestIOManager(dg.IOManager):
                 "graph instead of a part of an earlier run; if this run has just begun, let all "
                 "processes of a run share NVISY_STORAGE",
             )
-        missing = [
-            part.file
-            for part in manifest.parts
-            if not (Path(manifest.folder) / part.file).is_file()
-        ]
+        kept = set(names(Path(manifest.folder))) if manifest.parts else set[str]()
+        missing = [part.file for part in manifest.parts if part.file not in kept]
         if missing:
             raise _failure(
                 f"{len(missing)} of the {len(manifest.parts)} files that {upstream.step_key} made "
@@ -96,16 +102,16 @@ def remove_lost_manifests(storage: Path) -> None:
     """
     runs = storage / FOLDER
     # What is in the way is no reason for a run to fail that is complete.
-    with suppress(OSError):
-        for run in list(runs.iterdir()) if runs.is_dir() else ():
-            files = list(run.rglob("*.json"))
+    with suppress(OSError, StorageError):
+        for run in (runs / name for name in names(runs)):
+            files = [file for file in files_below(run) if file.suffix == ".json"]
             if files and not any(map(_is_kept, files)):
                 remove_folder(run)
 
 
 def _is_kept(file: Path) -> bool:
     try:
-        return Path(Manifest.model_validate(read_json(file)).folder).is_dir()
+        return is_kept(Path(Manifest.model_validate(read_json(file)).folder))
     except ValueError:
         # Not ours to judge: another version may have written it.
         return True

@@ -7,7 +7,7 @@ import dagster as dg
 
 from nvisy_dagster.compiler import Plan
 from nvisy_dagster.translator.assets import GraphAssets
-from nvisy_dagster.translator.ops import GRAPH_TAG
+from nvisy_dagster.translator.attempt import GRAPH_TAG
 
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 import dagster as dg
 import pyarrow as pa
 
-from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.engine.accounting import passed_on, sum_in_words
+from nvisy_dagster.engine.found import FOUND, found_in_words
+from nvisy_dagster.engine.metrics import SECONDS, NodeMetrics
 from nvisy_dagster.graph.redaction import Redactor
 from nvisy_dagster.translator.preview import preview_table
 
@@ -45,14 +47,19 @@ def node_metadata(
         location: URI of what it reads or writes.
     """
     counts = asdict(metrics.counts)
-    busy = counts.pop("busy_seconds")
+    seconds = {name: counts.pop(name) for name in SECONDS}
+    found_words = found_in_words([metrics.counts])
+    if found_words is None:
+        counts = {name: value for name, value in counts.items() if name not in FOUND}
+    counts["records_kept"] = passed_on(metrics)
     found: dict[str, dg.MetadataValue] = {
         name: dg.MetadataValue.int(value) for name, value in counts.items()
     }
-    records = metrics.counts.records_in if metrics.kind == "sink" else metrics.counts.records_out
-    found["dagster/row_count"] = dg.MetadataValue.int(records)
-    seconds = {
-        "busy_seconds": busy,
+    found["dagster/row_count"] = dg.MetadataValue.int(metrics.counts.records_out)
+    if found_words is not None:
+        found["incremental"] = dg.MetadataValue.text(found_words)
+    found["sum"] = dg.MetadataValue.text(sum_in_words(metrics))
+    seconds |= {
         "wait_in_seconds": metrics.wait_in_seconds,
         "wait_out_seconds": metrics.wait_out_seconds,
         "stage_seconds": shown.stage_seconds,
@@ -96,13 +103,15 @@ def stage_table(metrics: Sequence[NodeMetrics]) -> dg.TableMetadataValue:
         counts = asdict(node.counts)
         row: dict[str, str | int | float] = {"node": node.node, "kind": node.kind}
         row |= {name: counts[name] for name in _STAGE_COLUMNS}
-        row["busy_seconds"] = round(node.counts.busy_seconds, 3)
+        row |= {name: round(counts[name], 3) for name in SECONDS}
+        row["sum"] = sum_in_words(node)
         records.append(dg.TableRecord(row))
     columns = [
         dg.TableColumn("node"),
         dg.TableColumn("kind"),
         *(dg.TableColumn(name, type="int") for name in _STAGE_COLUMNS),
-        dg.TableColumn("busy_seconds", type="float"),
+        *(dg.TableColumn(name, type="float") for name in SECONDS),
+        dg.TableColumn("sum"),
     ]
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 

@@ -8,6 +8,7 @@ import dagster as dg
 
 from nvisy_dagster.compiler import Output, Stage
 from nvisy_dagster.engine.materialized import Manifest
+from nvisy_dagster.translator.attempt import GRAPH_TAG
 from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, MANIFEST_TYPE
 from nvisy_dagster.translator.metadata import Shown, node_metadata, stage_table
 from nvisy_dagster.translator.preview import previews_wanted
@@ -15,7 +16,6 @@ from nvisy_dagster.translator.runtime import Runtime
 from nvisy_dagster.translator.stage_names import StageNames
 from nvisy_dagster.translator.stage_run import StageReport, StageRun, stage_retries
 
-GRAPH_TAG = "nvisy/graph"
 STAGE_TAG = "nvisy/stage"
 LONGEST_DESCRIPTION = 1000
 
@@ -91,7 +91,12 @@ def _manifest_metadata(
 
 
 def _pool(runtime: Runtime, stage: Stage) -> str | None:
-    """A pool named like the connection it waits for; an op has one, so sinks go before the rest."""
+    """The pool that is named for the stage, else one named like a connection.
+
+    An op has one pool, so the connection of a sink goes before that of an action or a source.
+    """
+    if stage.id in runtime.plan.pools:
+        return runtime.plan.pools[stage.id]
     nodes = [runtime.plan.nodes[node] for node in stage.nodes]
     for kind in ("sink", "action", "source"):
         for node in nodes:

@@ -9,15 +9,18 @@ import anyio
 import dagster as dg
 
 from nvisy_dagster.compiler import Stage
-from nvisy_dagster.engine.calls import retry_delay
+from nvisy_dagster.engine.attempts import retry_delay
 from nvisy_dagster.engine.connections import OpenConnections, open_connections
+from nvisy_dagster.engine.drain import RunStoppedError, StopRequest
 from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
+from nvisy_dagster.engine.replay_selection import replays_folder
 from nvisy_dagster.engine.stage import StageContext, StageResult, run_stage
 from nvisy_dagster.graph.redaction import Redactor
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.translator.attempt import begin
+from nvisy_dagster.translator.dead_runs import forget_worker, note_worker, report_dead_runs
 from nvisy_dagster.translator.failure import stage_failure
 from nvisy_dagster.translator.io_manager import remove_lost_manifests
 from nvisy_dagster.translator.runtime import Runtime
@@ -87,8 +90,9 @@ class StageRun:
             with writable_storage(runtime.storage):
                 result = self._run(inputs, opened)
             return StageReport(result, time.monotonic() - started, redactor)
-        except InterruptedRunError:
-            pass
+        except (InterruptedRunError, RunStoppedError) as error:
+            end = error if isinstance(error, RunStoppedError) else error.__cause__
+            self._context.log.warning(redactor.scrub(str(end or "the run was stopped at once")))
         except Exception as error:  # noqa: BLE001 - whatever it is, only its scrubbed text goes on
             failure = stage_failure(error, redactor)
         # Raised here, where no exception is being handled: nothing unscrubbed hangs on to it.
@@ -100,24 +104,44 @@ class StageRun:
     def _run(self, inputs: Mapping[str, Manifest], opened: OpenConnections) -> StageResult:
         plan = self._runtime.plan
         store = ProgressStore(self._runtime.storage, plan.name)
+        self._tell_who_runs()
         progress = begin(self._context, plan, store, self._steps)
         _check_inputs(inputs, progress)
         folders = store.open_stage(progress, self._stage, self._context.run_id)
         limit = plan.defaults.concurrency.max_global
+        stop = StopRequest()
         context = StageContext(
             progress=progress,
             run_id=self._context.run_id,
             folder=folders.state,
             dead_letters=folders.dead_letters,
+            token=folders.token,
             inputs=inputs,
             connections=opened.by_name,
             observe=self._observe,
             run_limit=anyio.Semaphore(limit) if limit else None,
+            excluded_by=replays_folder(self._runtime.storage, plan.name),
+            stop=stop,
         )
-        result = run_blocking(lambda: self._in_time(context))
+        try:
+            result = run_blocking(lambda: self._in_time(context), stop)
+        except InterruptedRunError:
+            # It may have come to its end nevertheless.
+            store.stage_ended(progress, plan)
+            raise
         if store.stage_ended(progress, plan):
             remove_lost_manifests(self._runtime.storage)
+            forget_worker(self._runtime.storage, self._context.run_id)
         return result
+
+    def _tell_who_runs(self) -> None:
+        runtime, run_id = self._runtime, self._context.run_id
+        multiprocess = runtime.plan.execution.executor == "multiprocess"
+        graph = runtime.plan.name
+        note_worker(runtime.storage, run_id, graph, multiprocess=multiprocess)
+        dead = report_dead_runs(self._context.instance, runtime.storage, graph, but=run_id)
+        for other in dead:
+            self._context.log.info("going on for run %s, whose process is gone", other)
 
     async def _in_time(self, context: StageContext) -> StageResult:
         """Within what the whole run may still take."""

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nvisy_dagster.engine.run import STORAGE_VARIABLE
+from nvisy_dagster.engine.storage import STORAGE_VARIABLE, check_reachable
 from nvisy_dagster.sdk import ConfigError
 
 
@@ -40,6 +40,7 @@ def writable_storage(storage: Path) -> Generator[None]:
     """
     remedy = f"give its user the permission, or name another with --storage or {STORAGE_VARIABLE}"
     make_folder(storage, "the storage folder", remedy)
+    check_reachable(storage)
     try:
         yield
     except OSError as error:

@@ -206,14 +206,14 @@ def test_nonsense_is_no_time_to_wait(value):
     [
         (Refuse(401, {"message": "no such key"}), "auth", "api_key"),
         (Refuse(403, {"message": "not yours"}), "auth", "api_key"),
-        (Refuse(404, {"message": "no such model"}), "config", "check the model 'stub'"),
+        (Refuse(404, {"message": "no such model"}), "not_found", "check the model 'stub'"),
         (Refuse(429, {"code": "insufficient_quota"}), "quota", "credit"),
         (Refuse(429, {"type": "insufficient_quota"}), "quota", "credit"),
         (Refuse(402), "quota", "credit"),
-        (Refuse(400, {"message": "no", "param": "dimensions"}), "config", "params"),
-        (Refuse(400, {"message": "no matryoshka: dimensions is 48"}), "config", "params"),
-        (Refuse(307, headers={"Location": "http://127.0.0.1:9/"}), "config", "base_url"),
-        (Refuse(405), "config", "base_url"),
+        (Refuse(400, {"message": "no", "param": "dimensions"}), "refused", "params"),
+        (Refuse(400, {"message": "no matryoshka: dimensions is 48"}), "refused", "params"),
+        (Refuse(307, headers={"Location": "http://127.0.0.1:9/"}), "refused", "base_url"),
+        (Refuse(405), "refused", "base_url"),
     ],
 )
 async def test_what_the_user_must_change(stub, fault, tag, words):

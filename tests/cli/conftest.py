@@ -20,11 +20,14 @@ ENTRY_POINTS = """\
 [nvisy.connectors]
 counter = engine.counting
 table = engine.counting
+idle = engine.pausing
+appending = engine.pausing
 leaky = cli.stubborn
 
 [nvisy.actions]
 even = engine.counting
 pay = engine.counting
+billed = engine.pausing
 stubborn = cli.stubborn
 echo = cli.stubborn
 """

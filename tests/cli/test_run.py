@@ -49,7 +49,7 @@ def test_result_table(counting, nvisy, here):
     result = nvisy("run", graph, "--engine-only")
     assert result.exit_code == 0, result.output
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines()}
-    assert lines["count"][1:4] == ["counter", "1,000", "0"]
+    assert lines["count"][1:5] == ["counter", "1,000", "1,000", "0"]
     assert lines["even"][1:6] == ["even", "1,000", "500", "500", "0"]
     assert lines["table"][1:6] == ["table", "500", "500", "0", "0"]
     assert lines["table"][-1] == "done"

@@ -257,16 +257,15 @@ def test_a_route_out_of_a_node_that_is_no_branch() -> None:
     )
 
 
-def test_policies_that_contradict_or_are_not_there_yet() -> None:
+def test_policies_that_contradict() -> None:
     nodes = [
-        {**DOCS, "rate_limit": {"requests": 5}, "on_error": "drop"},
+        {**DOCS, "rate_limit": {"tokens": 5}},
         {**CHUNK, "concurrency": {"max_global": 3}},
         {**OUT, "materialize": True, "timeout": {"graph_seconds": 5}},
     ]
     paths = {e.path for e in mistakes(nodes, "docs chunk", "chunk out")}
     assert paths == {
-        "$.nodes[0].rate_limit",
-        "$.nodes[0].on_error",
+        "$.nodes[0].rate_limit.tokens",
         "$.nodes[1].concurrency.max_global",
         "$.nodes[2].materialize",
         "$.nodes[2].timeout.graph_seconds",

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvisy_dagster.engine.calls import OrderedCalls, retry_delay
+from nvisy_dagster.engine.attempts import retry_delay
+from nvisy_dagster.engine.calls import OrderedCalls
 from nvisy_dagster.graph.policies import Retry
 
 pytestmark = pytest.mark.anyio

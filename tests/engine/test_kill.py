@@ -63,7 +63,7 @@ def check_complete(folder: Path, output: str) -> None:
     assert numbers_in(folder / "even.db") == list(range(0, ROWS, 2))
     counts = {line.split()[0]: list(map(int, line.split()[1:])) for line in output.splitlines()}
     assert counts == {
-        "count": [0, ROWS, 0],
+        "count": [ROWS, ROWS, 0],
         "even": [ROWS, ROWS // 2, ROWS // 2],
         "pay": [ROWS, ROWS, 0],
         "even_out": [ROWS // 2, ROWS // 2, 0],

@@ -60,7 +60,7 @@ def test_documents_to_vectors():
     }
     docs, chunk, embed, index = graph.nodes
     assert (docs.connector, docs.params) == ("s3", {"prefix": "handbook/", "format": "text"})
-    assert docs.retry.model_dump() == {
+    assert docs.retry.model_dump(exclude_none=True) == {
         "max_retries": 5,
         "backoff": "jitter",
         "initial_delay_seconds": 0.5,
@@ -79,7 +79,7 @@ def test_documents_to_vectors():
             "model": "text-embedding-3-small",
         },
     )
-    assert embed.timeout.model_dump(exclude_none=True) == {"node_seconds": 600}
+    assert embed.timeout.model_dump(exclude_unset=True) == {"node_seconds": 600}
     assert embed.concurrency.model_dump(exclude_none=True) == {"max_per_node": 4}
     assert (index.type, index.connector, index.params) == (
         "sink",

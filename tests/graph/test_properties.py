@@ -107,7 +107,9 @@ RETRY = st.none() | st.fixed_dictionaries(
 POLICIES = {
     "retry": RETRY,
     "timeout": st.none()
-    | st.fixed_dictionaries({"call_seconds": SECONDS, "node_seconds": SECONDS}),
+    | st.tuples(SECONDS, SECONDS).map(
+        lambda pair: {"call_seconds": min(pair), "node_seconds": max(pair)}
+    ),
     "concurrency": st.none() | st.fixed_dictionaries({"max_per_node": st.integers(1, 99)}),
     "rate_limit": st.none() | st.fixed_dictionaries({"records": st.integers(1, 99)}),
     "metadata": st.dictionaries(st.text("abc"), FREE, max_size=2),

@@ -105,7 +105,7 @@ async def test_nothing_is_left_of_what_was_not_committed(tmp_path):
         await writer.write(rows())
         assert [name for name in names(tmp_path) if not name.startswith(".")] == []
     assert names(tmp_path) == []
-    leftover = tmp_path / ".nvisy-run.write"
+    leftover = tmp_path / ".nvisy-run.write.7"
     leftover.mkdir()
     (leftover / "0").write_text("of a killed process", encoding="utf-8")
     await run(tmp_path, rows())

@@ -23,7 +23,7 @@ def source(connection, **params):
         ({"secret_access_key": "wrong-secret"}, "auth"),
         ({"access_key_id": "wrong-id"}, "auth"),
         ({"anonymous": True, "access_key_id": None, "secret_access_key": None}, "auth"),
-        ({"bucket": "no-such-bucket"}, "missing"),
+        ({"bucket": "no-such-bucket"}, "not_found"),
     ],
 )
 async def test_refusals_are_config_errors(s3_server, s3, changes, tag):
@@ -57,7 +57,7 @@ async def test_prefixes_are_characters_and_globs_follow_them(s3_server, s3, plac
     for params in ({"prefix": f"{place}/nothing/"}, {"prefix": f"{place}/", "glob": "*.txtt"}):
         with pytest.raises(ConfigError, match=rf"s3://tests/{place}") as caught:
             await drain(source(connection, **params))
-        assert caught.value.tag == "missing"
+        assert caught.value.tag == "not_found"
 
 
 async def test_an_object_replaced_while_reading_is_noticed(s3_server, s3, place):

@@ -12,10 +12,12 @@ import base64
 import binascii
 import json
 import random
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,8 @@ from pydantic_core import from_json
 
 POOL_SIZE = 8192
 MAX_INPUTS = 2048
+EARLY_SECONDS = 0.01
+"""What the clock of a client may be off."""
 
 Behaviour = Literal[
     "hang",  # never answers
@@ -36,6 +40,7 @@ Behaviour = Literal[
     "reversed",  # in another order, as the API allows
     "not_finite",  # NaN in the first vector
     "ragged",  # one vector of another dimension
+    "slow",  # the right answer, `slow_seconds` late
 ]
 
 
@@ -48,7 +53,34 @@ class Refuse:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Fault = Behaviour | Refuse
+@dataclass(frozen=True)
+class ComeBack:
+    """Answer 429 and say when to come back; who comes before that is counted as `early`."""
+
+    seconds: int
+    as_date: bool = False
+
+    def answer(self) -> tuple[str, float]:
+        """The value of Retry-After, and the moment that it means."""
+        moment = time.time() + self.seconds
+        if not self.as_date:
+            return str(self.seconds), moment
+        # A date has no fractions.
+        return formatdate(int(moment), usegmt=True), float(int(moment))
+
+
+Fault = Behaviour | Refuse | ComeBack
+
+LLM_FAULTS: Sequence[tuple[float, Fault]] = (
+    (0.05, ComeBack(1)),
+    (0.05, ComeBack(2, as_date=True)),
+    (0.05, Refuse(500, {"message": "server error"})),
+    (0.02, "hang"),
+    (0.02, "reset"),
+    (0.01, "cut_json"),
+    (0.01, "slow"),
+)
+"""What a provider does on a bad day: a sixth of all requests go wrong."""
 
 
 class Vectors:
@@ -79,6 +111,8 @@ class OpenAIStub:
         text_seconds: Time that each text of it takes.
         poison: A request that holds a text with this in it is refused as a whole.
         rates: Chance of each fault, for storms.
+        slow_seconds: How late a slow answer is.
+        watch: Whether to remember what happened to each text.
         seed: Of the chances.
     """
 
@@ -90,6 +124,8 @@ class OpenAIStub:
         text_seconds: float = 0.0,
         poison: str | None = None,
         rates: Sequence[tuple[float, Fault]] = (),
+        slow_seconds: float = 0.3,
+        watch: bool = False,
         seed: int = 7,
     ) -> None:
         self.vectors = Vectors(dimensions)
@@ -97,11 +133,18 @@ class OpenAIStub:
         self.text_seconds = text_seconds
         self.poison = poison
         self.rates = rates
+        self.slow_seconds = slow_seconds
+        self.watch = watch
         self.faults: deque[Fault] = deque()
         """What befalls the next requests, one each."""
         self.requests: deque[tuple[dict[str, str], dict[str, Any]]] = deque(maxlen=16)
         """Headers (lower case) and body of the latest requests."""
-        self.counts = {"requests": 0, "texts": 0, "most_in_flight": 0, "in_flight": 0}
+        self.counts = {"requests": 0, "texts": 0, "most_in_flight": 0, "in_flight": 0, "early": 0}
+        self.faulty: Counter[str] = Counter()
+        """How often each fault befell a request."""
+        self.attempts: Counter[str] = Counter()
+        """How often each text was sent, if it watches."""
+        self._not_before: dict[str, float] = {}
         self._handlers: set[asyncio.Task[Any]] = set()
         self._random = random.Random(seed)
         self.url = ""
@@ -130,7 +173,7 @@ class OpenAIStub:
                 line, headers = await _head(reader)
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 if line[1].endswith("/embeddings"):
-                    await self._embeddings(headers, from_json(body), writer)
+                    await self._embeddings(headers, from_json(body), reader, writer)
                 elif line[1].endswith("/stats"):
                     _answer(writer, 200, json.dumps(self.counts).encode())
                 else:
@@ -143,7 +186,11 @@ class OpenAIStub:
             writer.transport.abort()
 
     async def _embeddings(
-        self, headers: dict[str, str], body: dict[str, Any], writer: asyncio.StreamWriter
+        self,
+        headers: dict[str, str],
+        body: dict[str, Any],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         self.requests.append((headers, body))
@@ -151,12 +198,26 @@ class OpenAIStub:
         counts["requests"] += 1
         counts["texts"] += len(texts)
         counts["in_flight"] += 1
+        if self.watch:
+            self._note(texts)
         counts["most_in_flight"] = max(counts["most_in_flight"], counts["in_flight"])
         try:
             await asyncio.sleep(self.request_seconds + self.text_seconds * len(texts))
-            await self._respond(self._fault(texts), texts, body, writer)
+            fault = self._fault(texts)
+            if fault is not None:
+                self.faulty[str(fault)] += 1
+            if fault == "hang":
+                # Until the client has had enough of it.
+                await reader.read()
+                return
+            await self._respond(fault, texts, body, writer)
         finally:
             counts["in_flight"] -= 1
+
+    def _note(self, texts: list[str]) -> None:
+        self.attempts.update(texts)
+        now = time.time() + EARLY_SECONDS
+        self.counts["early"] += any(self._not_before.get(text, 0.0) > now for text in texts)
 
     def _fault(self, texts: list[str]) -> Fault | None:
         if self.faults:
@@ -179,11 +240,15 @@ class OpenAIStub:
         body: dict[str, Any],
         writer: asyncio.StreamWriter,
     ) -> None:
+        if isinstance(fault, ComeBack):
+            when, moment = fault.answer()
+            self._not_before.update(dict.fromkeys(texts, moment))
+            fault = Refuse(429, {"message": "rate limit"}, {"Retry-After": when})
         if isinstance(fault, Refuse):
             error = json.dumps({"error": dict(fault.error)}).encode()
             return _answer(writer, fault.status, error, fault.headers)
-        if fault == "hang":
-            await asyncio.sleep(3600)
+        if fault == "slow":
+            await asyncio.sleep(self.slow_seconds)
         if fault == "reset":
             return writer.transport.abort()
         answer = self._document(fault, texts, body)

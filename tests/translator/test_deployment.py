@@ -125,6 +125,19 @@ def test_a_connection_is_a_pool(project: Project):
     assert pools["bill__stage__count__pay__same__free"] is None
 
 
+def test_a_pool_that_is_named_goes_before_that_of_a_connection(project: Project):
+    nodes = project.graph["nodes"]
+    nodes[3]["connection"] = "store"
+    project.settings = {"nodes": nodes, "concurrency": {"pool": "nightly"}}
+    connections = project.path("connections.json")
+
+    connections.write_text('{"store": {"type": "toy", "concurrency": {"pool": "narrow"}}}')
+    pools = {op.name: op.pool for op in project.job().all_node_defs if hasattr(op, "pool")}
+
+    assert pools["bill__stage__paid"] == "narrow"
+    assert pools["bill__stage__count__pay__same__free"] == "nightly"
+
+
 def test_the_workspace_loads_the_graphs_of_a_folder(project: Project):
     (ROOT / "examples").mkdir(exist_ok=True)
     document = yaml.safe_load((ROOT / "workspace.yaml").read_text())

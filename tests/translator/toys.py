@@ -19,6 +19,7 @@ from nvisy_dagster.sdk import (
     ConfigError,
     Connection,
     Cursor,
+    DataError,
     EdgeType,
     Params,
     Router,
@@ -80,6 +81,8 @@ class TableParams(Params):
     uri: str = "toy://host/table"
     fail_if: Path | None = None
     """The write fails for good while this file exists."""
+    refuse: tuple[int, ...] = ()
+    """Numbers that are refused."""
     busy_if: Path | None = None
     """The write fails for now while this file exists."""
 
@@ -123,9 +126,13 @@ class TableSink(Sink[TableParams]):
             raise ConfigError(f"the server refuses 'Bearer {key}'", remedy="ask it nicely")
         if self.params.busy_if is not None and self.params.busy_if.exists():
             raise TransientError("the server is busy")
-        rows = zip(batch["_id"].to_pylist(), batch["n"].to_pylist(), strict=True)
-        now = time.time()
-        self._db.executemany("insert or replace into t values (?, ?, ?)", [(*r, now) for r in rows])
+        numbers = batch["n"].to_pylist()
+        rows = zip(batch["_id"].to_pylist(), numbers, strict=True)
+        taken = [(id_, n, time.time()) for id_, n in rows if n not in self.params.refuse]
+        self._db.executemany("insert or replace into t values (?, ?, ?)", taken)
+        refused = [row for row, n in enumerate(numbers) if n in self.params.refuse]
+        if refused:
+            raise DataError("refused", rows={row: f"{numbers[row]} is refused" for row in refused})
 
     async def commit(self, epoch: int) -> None:
         pass

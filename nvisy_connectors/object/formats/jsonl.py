@@ -5,22 +5,25 @@ from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import accumulate
+from operator import itemgetter
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 from anyio import to_thread
 
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import Span
-from nvisy_connectors.object.formats import jsonl_errors, jsonl_parse
+from nvisy_connectors.object.formats import jsonl_errors, jsonl_parse, jsonl_sample
 from nvisy_connectors.object.formats.columns import parse_columns
+from nvisy_connectors.object.formats.jsonl_errors import BadLine, Line
+from nvisy_connectors.object.formats.jsonl_salvage import Salvaged, salvage
 from nvisy_connectors.object.formats.line_blocks import Block, LineCutter, LongLineError
 from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import in_thread, ordered_map
-from nvisy_dagster.sdk import Batch, DataError
+from nvisy_dagster.sdk import Batch, DataError, RejectedRecord
 
 SAMPLE_BYTES = 8 << 20
 """What types are inferred from: the first lines of a read, of several objects if they are small."""
@@ -32,18 +35,33 @@ Blocks = list[Block]
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Rows of neighbouring blocks."""
+    """Records of neighbouring blocks: rows, and bad lines between them."""
 
     rows: pa.RecordBatch
     blocks: Blocks
     ends: list[int]
-    """For each block, the row after its last."""
+    """For each block, the record after its last."""
+    bad: list[tuple[int, RejectedRecord]]
+    """The bad lines by the number of the record that they are, in order."""
+
+    @property
+    def records(self) -> int:
+        """How many there are."""
+        return self.rows.num_rows + len(self.bad)
+
+    def cut(self, start: int, end: int) -> tuple[pa.RecordBatch, list[RejectedRecord]]:
+        """The rows and the bad lines among some neighbouring records."""
+        first, last = (bisect_left(self.bad, at, key=itemgetter(0)) for at in (start, end))
+        rows = self.rows.slice(start - first, end - last - (start - first))
+        return rows, [record for _, record in self.bad[first:last]]
 
 
 class JsonlReader(Reader):
     """Large objects are read in blocks of a batch; small ones share batches."""
 
     primitive: ClassVar[str] = "row"
+    _expects_bad = False
+    """Whether the block before had bad lines: then the next one is not tried as a whole."""
 
     @staticmethod
     def declared(params: ReadParams) -> pa.Schema | None:
@@ -61,7 +79,8 @@ class JsonlReader(Reader):
             first, schema = await self._settle(blocks, resume)
             if schema is None:
                 return
-            token = _to_text(schema) if self.declared(self.params) is None else None
+            inferred = self.declared(self.params) is None and schema.names
+            token = _to_text(schema) if inferred else None
             decoded = ordered_map(
                 _chain(first, blocks),
                 lambda group: in_thread(self._decode, group, schema),
@@ -70,7 +89,7 @@ class JsonlReader(Reader):
             skip = resume.skip if resume else 0
             async with aclosing(decoded):
                 async for group in decoded:
-                    skipped = min(skip, group.rows.num_rows)
+                    skipped = min(skip, group.records)
                     skip -= skipped
                     for batch in self._cut(group, skipped, token):
                         yield batch
@@ -89,11 +108,12 @@ class JsonlReader(Reader):
     async def _blocks(
         self, fetched: AsyncGenerator[Fetched, None], resume: ObjectCursor | None
     ) -> AsyncGenerator[Blocks, None]:
-        cutter = LineCutter(resume.line if resume else 1, MAX_LINE_BYTES)
+        first_line = resume.line if resume else 1
+        cutter = LineCutter(first_line, MAX_LINE_BYTES, skip_long=self.rejects)
 
         def cut_group(group: Fetched) -> Blocks:
             fed = (cutter.feed(s, d) for s, d in zip(group.spans, group.data, strict=True))
-            return [block for block in fed if block is not None]
+            return [block for blocks in fed for block in blocks]
 
         async with aclosing(fetched):
             async for group in fetched:
@@ -119,17 +139,28 @@ class JsonlReader(Reader):
             return [], _from_text(resume.columns)
         first: list[Blocks] = []
         size = 0
+        group: Blocks | None = []
         while size < SAMPLE_BYTES and (group := await anext(blocks, None)):
             first.append(group)
             size += sum(len(block.data) for block in group)
         if not first:
             return [], None
-        return first, await to_thread.run_sync(self._infer, [b for group in first for b in group])
+        sample = [block for group in first for block in group]
+        return first, await to_thread.run_sync(self._infer, sample, group is None)
 
-    def _infer(self, blocks: Blocks) -> pa.Schema | None:
+    def _infer(self, blocks: Blocks, whole: bool) -> pa.Schema | None:  # noqa: FBT001 - of a thread
         uri = self.folder.uri(blocks[0].info.key)
         try:
-            schema = jsonl_parse.infer(blocks)
+            schema = self._infer_leniently(blocks) if self.rejects else jsonl_parse.infer(blocks)
+        except jsonl_sample.NoSchemaError as error:
+            if whole:
+                return pa.schema([])  # none of its lines is a record
+            raise DataError(
+                f"{uri}: none of the first lines is a JSON object",
+                rows={},
+                remedy="is this a file of JSON lines? If so, declare `columns`",
+                tag="format",
+            ) from error
         except pa.ArrowInvalid as error:
             found = jsonl_errors.bad_lines_of_sample(blocks)
             uri = self.folder.uri(found[0].line.block.info.key)
@@ -140,46 +171,83 @@ class JsonlReader(Reader):
             )
         return check_names(schema, uri) if schema.names else None
 
+    def _infer_leniently(self, blocks: Blocks) -> pa.Schema:
+        try:
+            schema = jsonl_parse.infer(blocks)
+        except pa.ArrowInvalid:
+            return jsonl_sample.infer_leniently(blocks)
+        return schema if schema.names else jsonl_sample.infer_leniently(blocks)
+
     def _decode(self, blocks: Blocks, schema: pa.Schema) -> _Decoded:
         tables: list[pa.RecordBatch] = []
         origins: list[Origin] = []
+        bad: list[tuple[int, RejectedRecord]] = []
+        ends: list[int] = []
         for block in blocks:
-            rows, origin = self._parse(block, schema)
-            tables.append(rows)
-            origins.append(origin)
+            found = self._parse(block, schema)
+            tables.append(found.rows)
+            origins.append(Origin(block.info, found.numbers))
+            before = ends[-1] if ends else 0
+            bad += [(before + one.line.row, self._rejected(one)) for one in found.bad]
+            ends.append(before + found.rows.num_rows + len(found.bad))
         columns = tables[0] if len(tables) == 1 else pa.concat_batches(tables)
-        ends = list(accumulate(table.num_rows for table in tables))
-        return _Decoded(enclose(columns, origins, self.folder), blocks, ends)
+        return _Decoded(enclose(columns, origins, self.folder), blocks, ends, bad)
 
-    def _parse(self, block: Block, schema: pa.Schema) -> tuple[pa.RecordBatch, Origin]:
+    def _parse(self, block: Block, schema: pa.Schema) -> Salvaged:
         declared = self.declared(self.params) is not None
-        numbers = None
+        if block.too_long:
+            return _left_out(block, schema)
         try:
-            rows = jsonl_parse.parse(block, schema, declared=declared)
-            numbers = jsonl_parse.line_numbers(block, rows.num_rows)
+            # Without columns anything is an object of no columns, and nothing is refused.
+            if schema.names and not self._expects_bad:
+                rows = jsonl_parse.parse(block, schema, declared=declared)
+                numbers = jsonl_parse.line_numbers(block, rows.num_rows)
+                if numbers is not None:
+                    return Salvaged(rows, numbers, [])
         except pa.ArrowInvalid:
-            rows = None
-        if rows is None or numbers is None:
-            found = jsonl_errors.bad_lines(block, schema, declared=declared)
-            remedy = jsonl_errors.MEND if declared else jsonl_errors.DECLARE
-            raise jsonl_errors.data_error(found, self.folder.uri(block.info.key), remedy)
-        return rows, Origin(block.info, numbers)
+            pass
+        if self.rejects:
+            found = salvage(block, schema, declared=declared)
+            self._expects_bad = bool(found.bad)
+            return found
+        found = jsonl_errors.bad_lines(block, schema, declared=declared)
+        remedy = jsonl_errors.MEND if declared else jsonl_errors.DECLARE
+        raise jsonl_errors.data_error(found, self.folder.uri(block.info.key), remedy)
+
+    def _rejected(self, bad: BadLine) -> RejectedRecord:
+        line = bad.line
+        return RejectedRecord(
+            uri=self.folder.uri(line.block.info.key),
+            position=line.number,
+            data=None if line.block.too_long else line.data,
+            reason=f"line {line.number} (byte {line.start}): {bad.reason}",
+            tag=bad.tag,
+            metadata={"line": line.number, "byte": line.start},
+        )
 
     def _cut(
         self, group: _Decoded, skipped: int, token: str | None
     ) -> Iterator[Batch[ObjectCursor]]:
-        for start in range(skipped, group.rows.num_rows, self.params.batch_rows):
-            rows = group.rows.slice(start, self.params.batch_rows)
-            yield Batch(rows, _cursor(group, start + rows.num_rows, token))
+        for start in range(skipped, group.records, self.params.batch_rows):
+            end = min(start + self.params.batch_rows, group.records)
+            rows, bad = group.cut(start, end)
+            yield Batch(rows, _cursor(group, end, token), bad)
 
 
-def _cursor(group: _Decoded, row: int, token: str | None) -> ObjectCursor:
-    """The position after a number of rows of a group."""
-    place = bisect_left(group.ends, row)
+def _left_out(block: Block, schema: pa.Schema) -> Salvaged:
+    line = Line(block, 0, block.line, block.start, b"")
+    reason = f"it is longer than {MAX_LINE_BYTES} bytes, which are not kept here"
+    bad = BadLine(line, reason, "too_large")
+    return Salvaged(pa.RecordBatch.from_pylist([], schema), np.zeros(0, np.int64), [bad])
+
+
+def _cursor(group: _Decoded, record: int, token: str | None) -> ObjectCursor:
+    """The position after a number of records of a group."""
+    place = bisect_left(group.ends, record)
     block = group.blocks[place]
     at = ObjectCursor(key=block.info.key, version=block.info.version, columns=token)
-    if row < group.ends[place]:
-        read = row - (group.ends[place - 1] if place else 0)
+    if record < group.ends[place]:
+        read = record - (group.ends[place - 1] if place else 0)
         return at.model_copy(update={"offset": block.start, "line": block.line, "skip": read})
     if block.is_last:
         return at

@@ -38,21 +38,35 @@ class BadLine:
 
     line: Line
     reason: str
+    tag: str = "validation"
+
+
+def explain(line: Line, schema: pa.Schema, *, declared: bool) -> BadLine:
+    """Why a line is no row of the schema."""
+    return BadLine(line, *_reason(line, schema, declared=declared))
+
+
+def is_json(data: bytes) -> bool:
+    """Whether a line is one JSON object."""
+    return _syntax(data)[0] is None
+
+
+def mismatch(data: bytes, schema: pa.Schema, *, declared: bool) -> str | None:
+    """Why a JSON object does not fit a schema, as far as its fields and their kinds tell."""
+    return _mismatch(_syntax(data)[2], pa.struct(list(schema)), "", declared=declared)
 
 
 def bad_lines(block: Block, schema: pa.Schema, *, declared: bool) -> list[BadLine]:
     """Every line of a block that is no JSON object or does not fit the schema."""
     guilty = _search(_lines(block), schema, declared=declared)
-    return [
-        BadLine(line, _reason(line, schema, declared=declared))
-        for line in islice(guilty, MAX_BAD_LINES)
-    ]
+    return [explain(line, schema, declared=declared) for line in islice(guilty, MAX_BAD_LINES)]
 
 
 def bad_lines_of_sample(blocks: Sequence[Block]) -> list[BadLine]:
     """Lines because of which no schema can be inferred from the blocks."""
     lines = [line for block in blocks for line in _lines(block)]
-    broken = [BadLine(line, reason) for line in lines if (reason := _syntax(line.data)[0])]
+    told = ((line, *_syntax(line.data)[:2]) for line in lines)
+    broken = [BadLine(line, reason, tag) for line, reason, tag in told if reason]
     if broken:
         return broken[:MAX_BAD_LINES]
     # No line is at fault alone: two contradict each other, and the later one is named.
@@ -95,6 +109,7 @@ def data_error(found: Sequence[BadLine], uri: str, remedy: str) -> DataError:
 
 
 def _lines(block: Block) -> list[Line]:
+    """The lines of a block that are not blank."""
     found: list[Line] = []
     start = block.end - len(block.data)  # a byte order mark comes before it
     for number, data in enumerate(block.data.split(b"\n"), block.line):
@@ -129,33 +144,35 @@ def _fits(lines: Sequence[Line], schema: pa.Schema, *, declared: bool) -> bool:
     return line_numbers(block, rows) is not None
 
 
-def _reason(line: Line, schema: pa.Schema, *, declared: bool) -> str:
-    reason, value = _syntax(line.data)
+def _reason(line: Line, schema: pa.Schema, *, declared: bool) -> tuple[str, str]:
+    reason, tag, value = _syntax(line.data)
     if not reason:
         reason = _mismatch(value, pa.struct(list(schema)), "", declared=declared)
     if reason:
-        return reason
+        return reason, tag
     try:
         parse(_block([line]), schema, declared=declared)
     except pa.ArrowInvalid as error:
-        return _arrow_reason(error)
-    return "it must hold one JSON object"
+        return _arrow_reason(error), tag
+    return "it must hold one JSON object", tag
 
 
-def _syntax(data: bytes) -> tuple[str | None, Any]:
+def _syntax(data: bytes) -> tuple[str | None, str, Any]:
+    """Why a line is no JSON object, the tag of that; and its value."""
     try:
         value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
-        return f"it is not UTF-8: {error.reason} at byte {error.start} of the line", None
+        reason = f"it is not UTF-8: {error.reason} at byte {error.start} of the line"
+        return reason, "encoding", None
     except json.JSONDecodeError as error:
-        return f"it is not JSON: {error.msg} at column {error.colno}", None
+        return f"it is not JSON: {error.msg} at column {error.colno}", "format", None
     except RecursionError:
-        return f"it is nested deeper than {MAX_DEPTH}", None
+        return f"it is nested deeper than {MAX_DEPTH}", "format", None
     except ValueError as error:  # a field twice, or a number of thousands of digits
-        return str(error), None
+        return str(error), "format", None
     if not isinstance(value, dict):
-        return f"it must hold a JSON object, not {_kind(value)}", None
-    return None, value
+        return f"it must hold a JSON object, not {_kind(value)}", "format", None
+    return None, "validation", value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

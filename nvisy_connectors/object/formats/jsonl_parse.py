@@ -38,6 +38,18 @@ def parse(block: Block, schema: pa.Schema, *, declared: bool) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0] if table.num_rows else _empty(schema)
 
 
+def read_rows(data: pa.Buffer, schema: pa.Schema, *, declared: bool) -> pa.RecordBatch:
+    """Rows of lines that are UTF-8 and begin and end with a brace, each.
+
+    Raises:
+        pa.ArrowInvalid: Some line is no JSON object or does not fit.
+    """
+    if not data.size:
+        return _empty(schema)
+    table = _read(data, schema, "ignore" if declared else "error")
+    return table.combine_chunks().to_batches()[0] if table.num_rows else _empty(schema)
+
+
 def line_numbers(block: Block, rows: int) -> npt.NDArray[np.int64] | None:
     """Number of the line of each row; `None` when the rows are not one object per line.
 
@@ -72,7 +84,16 @@ def infer(blocks: list[Block]) -> pa.Schema:
     Raises:
         pa.ArrowInvalid: Some line is no JSON object, or two lines contradict each other.
     """
-    data = b"\n".join(block.data for block in blocks)
+    return infer_lines([block.data for block in blocks])
+
+
+def infer_lines(lines: list[bytes]) -> pa.Schema:
+    """`infer` for lines without the blocks that held them.
+
+    Raises:
+        pa.ArrowInvalid: Some line is no JSON object, or two lines contradict each other.
+    """
+    data = b"\n".join(lines)
     _check_utf8(data)
     if not data or data.isspace():
         return pa.schema([])
@@ -99,7 +120,7 @@ def nesting(data: bytes) -> int:
     return worst
 
 
-def _read(data: bytes, schema: pa.Schema | None, unexpected: str) -> pa.Table:
+def _read(data: bytes | pa.Buffer, schema: pa.Schema | None, unexpected: str) -> pa.Table:
     return pa_json.read_json(
         pa.BufferReader(data),
         # One thread and one piece: blocks are parsed side by side.

@@ -24,6 +24,8 @@ class Block:
     line: int
     """Number of the first line, from 1."""
     data: bytes
+    too_long: bool = False
+    """Whether it is one line that was too long to be put together; `data` is empty then."""
 
     @cached_property
     def newlines(self) -> npt.NDArray[np.int64]:
@@ -33,7 +35,7 @@ class Block:
     @property
     def lines(self) -> int:
         """How many lines there are, blank ones too."""
-        return len(self.newlines) + (not self.data.endswith(b"\n"))
+        return 1 if self.too_long else len(self.newlines) + (not self.data.endswith(b"\n"))
 
     @property
     def is_last(self) -> bool:
@@ -56,30 +58,65 @@ class LineCutter:
     Args:
         first_line: Number of the line that the first span begins with.
         max_line_bytes: Longest line that is put together.
+        skip_long: Whether a longer line becomes a block without data; else it is an error.
     """
 
-    def __init__(self, first_line: int, max_line_bytes: int) -> None:
+    def __init__(self, first_line: int, max_line_bytes: int, *, skip_long: bool = False) -> None:
         self._line = first_line
         self._limit = max_line_bytes
+        self._skip_long = skip_long
+        self._skipping = False
+        """Whether a line is being left out."""
+        self._skipped = 0
+        """How much of it there was so far."""
         self._info: ObjectInfo | None = None
         self._start = 0
         self._rest: list[bytes] = []
         self._rest_bytes = 0
 
-    def feed(self, span: Span, data: bytes) -> Block | None:
-        """Take the next span; `None` when it ends no line.
+    def feed(self, span: Span, data: bytes) -> list[Block]:
+        """Take the next span; no blocks when it ends no line.
 
         Raises:
-            LongLineError: A line exceeds the limit.
+            LongLineError: A line exceeds the limit, and such lines are not left out.
         """
         if self._info is not span.info:
             if self._info is not None:
                 self._line = 1
             self._info, self._start = span.info, span.start
-        cut = len(data) if span.is_last else data.rfind(b"\n") + 1
+        blocks: list[Block] = []
+        if self._is_too_long(data):
+            if not self._skip_long:
+                raise LongLineError(span.info, self._line, self._limit)
+            self._skipping, self._skipped = True, self._rest_bytes
+            self._rest, self._rest_bytes = [], 0
+        if self._skipping:
+            end = data.find(b"\n") + 1 or len(data)
+            self._skipped += end
+            if not data.endswith(b"\n", 0, end) and not span.is_last:
+                return []
+            blocks.append(self._left_out())
+            data = data[end:]
+            if not data:
+                return blocks
+        block = self._cut(span, data)
+        return blocks if block is None else [*blocks, block]
+
+    def _is_too_long(self, data: bytes) -> bool:
         newline = data.find(b"\n")
-        if self._rest_bytes + (len(data) if newline < 0 else newline) > self._limit:
-            raise LongLineError(span.info, self._line, self._limit)
+        length = self._rest_bytes + (len(data) if newline < 0 else newline)
+        return not self._skipping and length > self._limit
+
+    def _left_out(self) -> Block:
+        assert self._info is not None  # noqa: S101 - `feed` has set it
+        end = self._start + self._skipped
+        block = Block(self._info, self._start, end, self._line, b"", too_long=True)
+        self._start, self._skipping = end, False
+        self._line += 1
+        return block
+
+    def _cut(self, span: Span, data: bytes) -> Block | None:
+        cut = len(data) if span.is_last else data.rfind(b"\n") + 1
         if not cut:
             self._rest.append(data)
             self._rest_bytes += len(data)

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from nvisy_connectors.object.formats.reader import Objects, Reader
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import iterate_in_thread
-from nvisy_dagster.sdk import Batch, ConfigError, DataError
+from nvisy_dagster.sdk import Batch, ConfigError, DataError, RejectedRecord
 
 
 class ParquetReader(Reader):
@@ -39,51 +39,65 @@ class ParquetReader(Reader):
                 batches = iterate_in_thread(self._batches(info, schema, start))
                 async with aclosing(batches):
                     async for batch, settled in batches:
-                        schema = settled
+                        schema = settled or schema
                         yield batch
                 start = 0
 
     def _batches(
         self, info: ObjectInfo, schema: pa.Schema | None, start: int
-    ) -> Generator[tuple[Batch[ObjectCursor], pa.Schema]]:
+    ) -> Generator[tuple[Batch[ObjectCursor], pa.Schema | None]]:
         uri = self.folder.uri(info.key)
         with self.folder.open(info) as source:
             try:
-                with pq.ParquetFile(source, pre_buffer=not isinstance(source, pa.OSFile)) as file:
+                with (
+                    _told(uri),
+                    pq.ParquetFile(source, pre_buffer=not isinstance(source, pa.OSFile)) as file,
+                ):
                     schema = self._settle(file.schema_arrow, schema, uri)
-                    for row, columns in self._rows(file, schema, start):
-                        yield self._batch(info, file, row, columns), schema
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise _unreadable(uri, error) from error
-            except OSError as error:
-                # Arrow says OSError for broken pages, without a number of the system.
-                if error.errno is not None:
+                    for row, columns, bad in self._rows(file, schema, start, uri):
+                        yield self._batch(info, file, row, columns, bad), schema
+            except DataError as error:
+                if not self.rejects:
                     raise
-                raise _unreadable(uri, error) from error
+                yield self._refused(info, schema, error), schema
 
     def _rows(
-        self, file: pq.ParquetFile, schema: pa.Schema, start: int
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        self, file: pq.ParquetFile, schema: pa.Schema, start: int, uri: str
+    ) -> Iterator[tuple[int, pa.RecordBatch, RejectedRecord | None]]:
+        """Rows from a place on; where a row group breaks off, its rest with why it does."""
         row = 0
         for group in range(file.num_row_groups):
             meta = file.metadata.row_group(group)
-            if row + meta.num_rows <= start:
-                row += meta.num_rows
+            end = row + meta.num_rows
+            if end <= start:
+                row = end
                 continue
             row_bytes = max(1, meta.total_byte_size // max(1, meta.num_rows))
             size = max(1, min(self.params.batch_rows, self.params.batch_bytes // row_bytes))
-            for found in file.iter_batches(size, row_groups=[group], columns=schema.names):
-                columns = found
-                if row < start:
-                    columns = found.slice(start - row)
-                if columns.num_rows:
-                    first = max(row, start)
-                    arrays = [columns.column(name) for name in schema.names]
-                    yield first, pa.RecordBatch.from_arrays(arrays, schema=schema)
-                row += found.num_rows
+            try:
+                with _told(uri):
+                    for found in file.iter_batches(size, row_groups=[group], columns=schema.names):
+                        columns = found.slice(max(0, start - row))
+                        if columns.num_rows:
+                            arrays = [columns.column(name) for name in schema.names]
+                            rows = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                            yield max(row, start), rows, None
+                        row += found.num_rows
+            except DataError as error:
+                if not self.rejects:
+                    raise
+                reason = f"{error.message}; rows {row} to {end - 1}, the rest of row group {group}"
+                bad = RejectedRecord(uri, row, None, reason, error.tag, {"rows": end - row})
+                yield end, pa.RecordBatch.from_pylist([], schema), bad
+            row = end
 
     def _batch(
-        self, info: ObjectInfo, file: pq.ParquetFile, row: int, columns: pa.RecordBatch
+        self,
+        info: ObjectInfo,
+        file: pq.ParquetFile,
+        row: int,
+        columns: pa.RecordBatch,
+        bad: RejectedRecord | None,
     ) -> Batch[ObjectCursor]:
         end = row + columns.num_rows
         origin = Origin(info, np.arange(row, end, dtype=np.int64))
@@ -91,9 +105,21 @@ class ParquetReader(Reader):
             key=info.key,
             version=info.version,
             offset=end if end < file.metadata.num_rows else None,
-            columns=base64.b64encode(columns.schema.serialize()).decode(),
+            columns=_to_text(columns.schema),
         )
-        return Batch(enclose(columns, [origin], self.folder), cursor)
+        return Batch(enclose(columns, [origin], self.folder), cursor, (bad,) if bad else ())
+
+    def _refused(
+        self, info: ObjectInfo, schema: pa.Schema | None, error: DataError
+    ) -> Batch[ObjectCursor]:
+        """A file of which nothing can be read."""
+        bad = RejectedRecord(self.folder.uri(info.key), None, None, error.message, error.tag)
+        nothing = pa.RecordBatch.from_pylist([], schema or pa.schema([]))
+        columns = None if schema is None else _to_text(schema)
+        cursor = ObjectCursor(key=info.key, version=info.version, columns=columns)
+        return Batch(
+            enclose(nothing, [Origin(info, np.zeros(0, np.int64))], self.folder), cursor, (bad,)
+        )
 
     def _settle(self, found: pa.Schema, schema: pa.Schema | None, uri: str) -> pa.Schema:
         wanted = self.params.columns
@@ -128,6 +154,24 @@ def _type(field: pa.Field) -> str:
     return f"{field.type}" if field.nullable else f"{field.type} not null"
 
 
+@contextmanager
+def _told(uri: str) -> Generator[None]:
+    """Turn what Arrow says of a file that is damaged into an error of the data.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _unreadable(uri, error) from error
+    except OSError as error:
+        # Arrow says OSError for broken pages, without a number of the system.
+        if error.errno is not None:
+            raise
+        raise _unreadable(uri, error) from error
+
+
 def _unreadable(uri: str, error: Exception) -> DataError:
     return DataError(
         f"{uri} is not a readable Parquet file: {str(error).partition(chr(10))[0]}",
@@ -135,6 +179,10 @@ def _unreadable(uri: str, error: Exception) -> DataError:
         remedy="leave it out with `glob`, or write it again",
         tag="format",
     )
+
+
+def _to_text(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize()).decode()
 
 
 def _from_text(text: str) -> pa.Schema:

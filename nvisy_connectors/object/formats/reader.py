@@ -41,13 +41,16 @@ class Reader(ABC):
     Args:
         params: What the source was told.
         folder: Where the objects are.
+        rejects: Whether what cannot become a record goes into the batch as rejected; else it is an
+            error.
     """
 
     primitive: ClassVar[str]
 
-    def __init__(self, params: ReadParams, folder: Folder) -> None:
+    def __init__(self, params: ReadParams, folder: Folder, *, rejects: bool = False) -> None:
         self.params = params
         self.folder = folder
+        self.rejects = rejects
 
     @staticmethod
     @abstractmethod

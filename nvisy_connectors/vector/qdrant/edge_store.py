@@ -24,9 +24,11 @@ import numpy as np
 from anyio import CancelScope, to_thread
 
 from nvisy_connectors.vector.qdrant.store import (
+    GRAPH_FIELD,
     ROOT_FIELD,
     SINK_FIELD,
     Collection,
+    Owner,
     Page,
     PointId,
     Points,
@@ -109,9 +111,9 @@ class EdgeStore:
         await self._change(lambda edge: _upsert(edge, points))
         return {}
 
-    async def delete_stale(self, sink: str, roots: Sequence[str], keep: Sequence[str]) -> None:
-        """Remove what `sink` wrote for these roots under other ids than those to keep."""
-        await self._change(lambda edge: _delete_stale(edge, sink, roots, keep))
+    async def delete_stale(self, owner: Owner, roots: Sequence[str], keep: Sequence[str]) -> None:
+        """Remove what `owner` wrote for these roots under other ids than those to keep."""
+        await self._change(lambda edge: _delete_stale(edge, owner, roots, keep))
 
     async def flush(self) -> None:
         """Write everything to disk."""
@@ -153,7 +155,7 @@ class EdgeStore:
             raise TransientError(
                 f"Qdrant's engine failed on {self._location}: {error}",
                 remedy="check the free space and permissions of the folder",
-                tag="engine",
+                tag="server",
             ) from error
 
     def _open_if_there(self) -> None:
@@ -225,7 +227,7 @@ class EdgeStore:
                 f"{self._location} is open in another process",
                 remedy="a local folder serves one process at a time: wait for the other one, or "
                 "use a Qdrant server ('url' of the connection)",
-                tag="locked",
+                tag="conflict",
             ) from error
         except OSError as error:
             raise _unusable(self._folder, error) from error
@@ -281,7 +283,9 @@ def _upsert(edge: "EdgeShard", points: Points) -> None:
         )
 
 
-def _delete_stale(edge: "EdgeShard", sink: str, roots: Sequence[str], keep: Sequence[str]) -> None:
+def _delete_stale(
+    edge: "EdgeShard", owner: Owner, roots: Sequence[str], keep: Sequence[str]
+) -> None:
     import qdrant_edge as qe
 
     edge.update(
@@ -289,9 +293,10 @@ def _delete_stale(edge: "EdgeShard", sink: str, roots: Sequence[str], keep: Sequ
             qe.Filter(
                 must=[
                     qe.FieldCondition(ROOT_FIELD, match=qe.MatchAny(list(roots))),
-                    qe.FieldCondition(SINK_FIELD, match=qe.MatchValue(sink)),
+                    qe.FieldCondition(SINK_FIELD, match=qe.MatchValue(owner.node)),
+                    qe.FieldCondition(GRAPH_FIELD, match=qe.MatchValue(owner.graph)),
                 ],
-                must_not=[qe.HasIdCondition(set(keep))],
+                must_not=[qe.HasIdCondition(set(keep))] if keep else None,
             )
         )
     )

@@ -18,6 +18,7 @@ REFUSED = frozenset({400, 413, 422})
 
 _AUTH = frozenset({401, 403})
 _RETRIED = frozenset({408, 425, 429})
+_TOO_MANY = 429
 _SERVER_ERROR = 500
 _SHOWN = 300
 
@@ -75,14 +76,15 @@ def _of_status(error: "UnexpectedResponse", location: str) -> NvisyError:
             tag="auth",
         )
     if status in _RETRIED or status >= _SERVER_ERROR:
-        return TransientError(f"{location} answered {status}: {said}", tag="server")
+        tag = "rate_limit" if status == _TOO_MANY else "server"
+        return TransientError(f"{location} answered {status}: {said}", tag=tag)
     if status == NOT_FOUND:
         return ConfigError(
             f"{location} was not found (404): {said}",
             remedy="check 'url' of the connection and the param 'collection'",
             tag="not_found",
         )
-    return ConfigError(f"{location} refuses the request ({status}): {said}")
+    return ConfigError(f"{location} refuses the request ({status}): {said}", tag="refused")
 
 
 def _of_transport(source: Exception, location: str) -> NvisyError:

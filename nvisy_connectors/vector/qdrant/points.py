@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
-from nvisy_connectors.vector.qdrant.store import SINK_FIELD, Points
+from nvisy_connectors.vector.qdrant.store import GRAPH_FIELD, SINK_FIELD, Owner, Points
 
 ENVELOPE_FIELDS = ("_root_id", "_parent_ids", "_source", "_created_at", "_tags", "_metadata")
 """Envelope columns that are kept in the payload; `_id` is the point's own id."""
@@ -24,18 +24,18 @@ _HEX = 32
 """Hexadecimal digits of an id."""
 
 
-def to_points(batch: pa.RecordBatch, *, columns: Sequence[str], sink: str) -> Points:
+def to_points(batch: pa.RecordBatch, *, columns: Sequence[str], owner: Owner) -> Points:
     """Turn records into points.
 
     Args:
         batch: Records with envelope and a `vector` column, all of them fit to be written.
         columns: Payload columns to keep.
-        sink: Id of the node that writes them.
+        owner: Who writes them.
     """
-    names = [*ENVELOPE_FIELDS, *columns, SINK_FIELD]
+    names = [*ENVELOPE_FIELDS, *columns, SINK_FIELD, GRAPH_FIELD]
     values = [_envelope_values(name, batch.column(name)) for name in ENVELOPE_FIELDS]
     values += [to_json_values(batch.column(name)) for name in columns]
-    values.append([sink] * batch.num_rows)
+    values += [[owner.node] * batch.num_rows, [owner.graph] * batch.num_rows]
     return Points(
         ids=to_uuids(batch.column("_id")),
         vectors=vectors_of(batch.column(VECTOR)),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from nvisy_connectors.vector.qdrant.points import ENVELOPE_FIELDS, VECTOR
-from nvisy_connectors.vector.qdrant.store import SINK_FIELD, Page
+from nvisy_connectors.vector.qdrant.store import GRAPH_FIELD, SINK_FIELD, Page
 from nvisy_dagster.sdk.envelope import ENVELOPE
 from nvisy_dagster.sdk.identity import ids_to_array, key_ids
 
@@ -22,7 +22,7 @@ _TYPES: Mapping[str, pa.DataType] = {
     "number": pa.float64(),
     "boolean": pa.bool_(),
 }
-_OWN = frozenset({*ENVELOPE_FIELDS, SINK_FIELD})
+_OWN = frozenset({*ENVELOPE_FIELDS, SINK_FIELD, GRAPH_FIELD})
 _PLAIN = ("text", "model", "tokens")
 
 

@@ -21,9 +21,11 @@ from nvisy_connectors.vector.qdrant.failures import (
     translated,
 )
 from nvisy_connectors.vector.qdrant.store import (
+    GRAPH_FIELD,
     ROOT_FIELD,
     SINK_FIELD,
     Collection,
+    Owner,
     Page,
     PointId,
     Points,
@@ -119,16 +121,17 @@ class ServerStore:
         with translated(self._location):
             return await self._upsert(points, 0, first=True)
 
-    async def delete_stale(self, sink: str, roots: Sequence[str], keep: Sequence[str]) -> None:
-        """Remove what `sink` wrote for these roots under other ids than those to keep."""
+    async def delete_stale(self, owner: Owner, roots: Sequence[str], keep: Sequence[str]) -> None:
+        """Remove what `owner` wrote for these roots under other ids than those to keep."""
         from qdrant_client import models
 
         stale = models.Filter(
             must=[
                 models.FieldCondition(key=ROOT_FIELD, match=models.MatchAny(any=list(roots))),
-                models.FieldCondition(key=SINK_FIELD, match=models.MatchValue(value=sink)),
+                models.FieldCondition(key=SINK_FIELD, match=models.MatchValue(value=owner.node)),
+                models.FieldCondition(key=GRAPH_FIELD, match=models.MatchValue(value=owner.graph)),
             ],
-            must_not=[models.HasIdCondition(has_id=list(keep))],
+            must_not=[models.HasIdCondition(has_id=list(keep))] if keep else None,
         )
         with translated(self._location):
             result = await self._client.delete(

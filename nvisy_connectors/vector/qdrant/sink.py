@@ -13,10 +13,12 @@ from nvisy_connectors.vector.qdrant.connection import QdrantConnection
 from nvisy_connectors.vector.qdrant.points import VECTOR, dimension_of, to_points, unfit_rows
 from nvisy_connectors.vector.qdrant.stale import Epoch
 from nvisy_connectors.vector.qdrant.store import (
+    GRAPH_FIELD,
     SINK_FIELD,
     Collection,
     CollectionName,
     Distance,
+    Owner,
     Store,
     missing,
 )
@@ -60,13 +62,14 @@ class QdrantSink(Sink[QdrantSinkParams]):
     """Upserts embeddings into a Qdrant collection, on a server or in a local folder.
 
     The record's `_id` is the point's id, so that writing a record again replaces it. The payload
-    holds the columns beside the vector, the envelope, and in `_sink` the id of this node.
+    holds the columns beside the vector and the envelope; `_sink` is the id of this node and
+    `_graph` the name of its graph.
     """
 
     name = "qdrant"
     connection_type = QdrantConnection
     accepts = frozenset({"embedding"})
-    capabilities = Capabilities(write_mode="upsert", concurrency=4)
+    capabilities = Capabilities(write_mode="upsert", concurrency=4, removes=True)
     requires = ("qdrant_client", "qdrant_edge", "orjson", "filelock")
     extra = "vector"
 
@@ -84,6 +87,8 @@ class QdrantSink(Sink[QdrantSinkParams]):
         self._ready = False
         self._preparing = anyio.Lock()
         self._renews = params.replace_root
+        self._removes = True
+        self._owner = Owner("", node_id)
         self._epoch = Epoch()
 
     def location(self) -> str | None:
@@ -136,6 +141,7 @@ class QdrantSink(Sink[QdrantSinkParams]):
             ConfigError: The collection is missing and must not be created.
         """
         store = self._opened()
+        self._owner = Owner(progress.graph, self.node_id)
         if self._found is None and not self.params.create:
             raise ConfigError(
                 f"there is no collection {self.params.collection!r} in {self._place()}, and "
@@ -143,9 +149,14 @@ class QdrantSink(Sink[QdrantSinkParams]):
                 remedy="create the collection, or set 'create' to true",
                 tag="not_found",
             )
-        if self._renews and progress.epoch == 0:
+        if progress.partial:
+            # The other chunks of a document whose chunk is replayed are not stale.
+            self._renews = False
+            self._removes = False
+        elif progress.epoch == 0:
             # A run that resumes finds its own points; in a fresh run over nothing, nothing is old.
-            self._renews = self._found is not None and not await store.is_empty()
+            self._removes = self._found is not None and not await store.is_empty()
+            self._renews = self._renews and self._removes
 
     async def write(self, batch: pa.RecordBatch) -> None:
         """Upsert one unit; on a server it is durable when this returns, in a folder at `commit`.
@@ -164,17 +175,22 @@ class QdrantSink(Sink[QdrantSinkParams]):
         fit = np.setdiff1d(np.arange(batch.num_rows), np.fromiter(reasons, np.int64, len(reasons)))
         good = batch.take(pa.array(fit)) if reasons else batch
         if good.num_rows:
-            convert = partial(to_points, good, columns=columns, sink=self.node_id)
+            convert = partial(to_points, good, columns=columns, owner=self._owner)
             points = await anyio.to_thread.run_sync(convert)
             refused = await store.upsert(points)
             reasons |= {int(fit[row]): reason for row, reason in refused.items()}
-            if self._renews:
+            if self._renews or self._removes:
                 self._epoch.add(_without(good, refused))
         if reasons:
             raise DataError(
                 f"{len(reasons)} of {batch.num_rows} records cannot be stored in {self._place()}",
                 rows=reasons,
             )
+
+    async def remove(self, root_ids: pa.Array) -> None:
+        """Note what `commit` is to remove: whatever was made of these roots before this epoch."""
+        if self._removes:
+            self._epoch.remove(root_ids)
 
     async def commit(self, epoch: int) -> None:  # noqa: ARG002 - the same work at every barrier
         """Make everything durable, then remove what it has made stale.
@@ -184,11 +200,13 @@ class QdrantSink(Sink[QdrantSinkParams]):
         """
         store = self._opened()
         if not self._ready:
-            return
+            if self._found is None or not self._epoch.removes:
+                return
+            await store.index_root()
         await store.flush()
         stale = False
-        for renewal in self._epoch.renewals():
-            await store.delete_stale(self.node_id, renewal.roots, renewal.keep)
+        for renewal in self._epoch.renewals(every_root=self._renews):
+            await store.delete_stale(self._owner, renewal.roots, renewal.keep)
             stale = True
         if stale:
             await store.flush()
@@ -261,7 +279,9 @@ class QdrantSink(Sink[QdrantSinkParams]):
         return dimension
 
     def _columns(self, schema: pa.Schema) -> list[str]:
-        there = [n for n in payload_schema(schema).names if n not in {VECTOR, SINK_FIELD}]
+        there = [
+            n for n in payload_schema(schema).names if n not in {VECTOR, SINK_FIELD, GRAPH_FIELD}
+        ]
         if self.params.payload is None:
             return there
         absent = [name for name in self.params.payload if name not in there]

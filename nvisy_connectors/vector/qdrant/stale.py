@@ -6,6 +6,7 @@ as numbers, 32 bytes a record, until the epoch is committed.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,16 +31,36 @@ class Epoch:
 
     _ids: list[bytes] = field(default_factory=list)
     _roots: list[bytes] = field(default_factory=list)
+    _gone: list[bytes] = field(default_factory=list)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Note records that were written."""
         self._ids.append(_raw(batch.column("_id")))
         self._roots.append(_raw(batch.column("_root_id")))
 
-    def renewals(self) -> Iterator[Renewal]:
-        """The records by root, in groups that one request can name; no root is split."""
+    def remove(self, roots: pa.Array) -> None:
+        """Note roots of which nothing is to be left but what this epoch writes."""
+        self._gone.append(_raw(roots))
+
+    @property
+    def removes(self) -> bool:
+        """Whether any roots are to be removed."""
+        return any(self._gone)
+
+    def renewals(self, *, every_root: bool = True) -> Iterator[Renewal]:
+        """The records by root, in groups that one request can name; no root is split.
+
+        Args:
+            every_root: Whether all roots that were written are meant, or only those that are to be
+                removed.
+        """
         ids = np.frombuffer(b"".join(self._ids), "V16")
         roots = np.frombuffer(b"".join(self._roots), "V16")
+        yield from self._removed(roots)
+        if not every_root:
+            gone = _sortable(np.frombuffer(b"".join(self._gone), "V16"))
+            meant = np.isin(_sortable(roots), gone)
+            ids, roots = ids[meant], roots[meant]
         if not len(ids):
             return
         words = roots.view(np.uint64).reshape(-1, 2)
@@ -57,10 +78,24 @@ class Epoch:
             yield Renewal(format_uuids(names.tolist()), format_uuids(ids[begin:end].tolist()))
             first = last
 
+    def _removed(self, written: "np.ndarray[Any, Any]") -> Iterator[Renewal]:
+        """The roots of which nothing was written."""
+        asked = np.frombuffer(b"".join(self._gone), "V16")
+        gone = np.setdiff1d(_sortable(asked), _sortable(written))
+        raw = gone.view("V16").tolist()
+        for start in range(0, len(raw), _IDS_PER_DELETE):
+            yield Renewal(format_uuids(raw[start : start + _IDS_PER_DELETE]), [])
+
     def clear(self) -> None:
         """Forget the records: the epoch is committed."""
+        self._gone.clear()
         self._ids.clear()
         self._roots.clear()
+
+
+def _sortable(ids: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Ids as numpy records, which can be compared."""
+    return ids.view([("first", np.uint64), ("second", np.uint64)])
 
 
 def _raw(column: pa.Array) -> bytes:

@@ -30,6 +30,17 @@ ROOT_FIELD = "_root_id"
 SINK_FIELD = "_sink"
 """Payload field that names the node which wrote the point: a sink only removes its own."""
 
+GRAPH_FIELD = "_graph"
+"""Payload field that names the graph of that node."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who wrote a point, as its payload says."""
+
+    graph: str
+    node: str
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -104,8 +115,8 @@ class Store(Protocol):
         """Write points; gives the rows that Qdrant refused, each with its reason."""
         ...
 
-    async def delete_stale(self, sink: str, roots: Sequence[str], keep: Sequence[str]) -> None:
-        """Remove what `sink` wrote for these roots under other ids than those to keep."""
+    async def delete_stale(self, owner: Owner, roots: Sequence[str], keep: Sequence[str]) -> None:
+        """Remove what `owner` wrote for these roots under other ids than those to keep."""
         ...
 
     async def flush(self) -> None:

@@ -11,13 +11,13 @@ import pytest
 from nvisy_dagster.sdk.component import Progress
 from nvisy_dagster.sdk.params import Connection, Params
 from nvisy_dagster.sdk.testing.component import Work
-from nvisy_dagster.sdk.testing.consumer import ConsumerConformance
 from nvisy_dagster.sdk.testing.records import alike, plain
 from nvisy_dagster.sdk.testing.sink_attempt import Step, attempt
+from nvisy_dagster.sdk.testing.sink_checkpoint import CheckpointConformance
 from nvisy_dagster.sdk.testing.watch import no_leaks, promptly
 
 
-class SinkConformance(ConsumerConformance):
+class SinkConformance(CheckpointConformance):
     """Subclass with `component`, fixtures `params` and `rows`, and `read_back`."""
 
     visible_while_open: ClassVar[bool] = True
@@ -25,6 +25,9 @@ class SinkConformance(ConsumerConformance):
 
     keeps_other_runs: ClassVar[bool] = True
     """`False` for sinks whose every run replaces what earlier runs wrote."""
+
+    replaces: ClassVar[bool] = True
+    """`False` for a sink with `write_mode="transaction"` whose params say to append."""
 
     tolerance: ClassVar[float] = 1e-6
     """Largest difference of floating point values that were stored, relative and absolute."""
@@ -186,7 +189,7 @@ class SinkConformance(ConsumerConformance):
         self, params: Params, connection: Connection | None, rows: pa.RecordBatch
     ) -> None:
         """An upsert sink keeps the last of several records with one id."""
-        if self.component.capabilities.write_mode != "upsert":
+        if not self._upserts():
             pytest.skip("the sink does not declare `upsert`")
         changed = _rotated(rows)
         await self.run(params, connection, Progress("first", 0), [Step(rows), Step(rows, 1)])
@@ -225,7 +228,12 @@ class SinkConformance(ConsumerConformance):
         await self.expect(params, connection, rows, doubles=self._may_double())
 
     def _may_double(self) -> bool:
-        return self.component.capabilities.write_mode == "append"
+        mode = self.component.capabilities.write_mode
+        return mode == "append" or (mode == "transaction" and not self.replaces)
+
+    def _upserts(self) -> bool:
+        mode = self.component.capabilities.write_mode
+        return mode == "upsert" or (mode == "transaction" and self.replaces)
 
 
 def _rotated(rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,0 +1,129 @@
+"""The schema of a sample some lines of which are bad.
+
+Where lines contradict each other, what most of them say holds: a bad line, wherever it is, must not
+make the others bad.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nvisy_connectors.object.formats.jsonl_errors import is_json
+from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer_lines
+from nvisy_connectors.object.formats.jsonl_sieve import json_lines, typed_lines
+from nvisy_connectors.object.formats.line_blocks import Block
+from nvisy_connectors.object.formats.line_table import Indexes, LineTable
+
+VOTERS = 4096
+"""Lines that are looked at one by one, at first."""
+
+_KINDS: dict[type, str] = {
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "text",
+    list: "array",
+    dict: "object",
+}
+
+Kinds = dict[str, str]
+Sound = list[tuple[LineTable, Indexes]]
+
+
+class NoSchemaError(ValueError):
+    """No line of the sample is a JSON object with fields."""
+
+
+def infer_leniently(blocks: Sequence[Block]) -> pa.Schema:
+    """Schema of the sound lines of a sample.
+
+    Raises:
+        NoSchemaError: There is no sound line.
+        pa.ArrowInvalid: The sound lines still contradict each other in some way.
+    """
+    tables = [LineTable(block) for block in blocks]
+    braced = [(lines, np.flatnonzero(lines.look()[1])) for lines in tables]
+    sound = [(lines, good[json_lines(lines, good)]) for lines, good in braced]
+    try:
+        return _inferred(sound)
+    except pa.ArrowInvalid:
+        count = sum(len(good) for _, good in sound)
+    try:
+        # A part of them votes; those that contradict the outcome are left out.
+        told = _loose(_voted(sound, 1 + count // VOTERS))
+        agreeing = [
+            (lines, good[typed_lines(lines, good, told, declared=True)]) for lines, good in sound
+        ]
+        return _inferred(agreeing)
+    except pa.ArrowInvalid:
+        return _voted(sound, 1)
+
+
+def _inferred(sound: Sound) -> pa.Schema:
+    data = [lines.data(good).to_pybytes() for lines, good in sound if len(good)]
+    if not data:
+        raise NoSchemaError
+    return infer_lines(data)
+
+
+def _loose(schema: pa.Schema) -> pa.Schema:
+    """The schema without what further lines may still change: numbers are numbers."""
+    return pa.schema([
+        pa.field(field.name, pa.float64() if pa.types.is_integer(field.type) else field.type)
+        for field in schema
+        if not pa.types.is_null(field.type) and not pa.types.is_nested(field.type)
+    ])
+
+
+def _voted(sound: Sound, step: int) -> pa.Schema:
+    """The schema of those of every `step`-th line that agree with most of them."""
+    voters = [lines.line(int(index)) for lines, good in sound for index in good[::step]]
+    told = [(data, _kinds(data)) for data in voters if is_json(data)]
+    votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for _, kinds in told:
+        for path, kind in kinds.items():
+            votes[path][kind] += 1
+    # Of two that are as frequent, the one that came first: counters keep the order.
+    winners = {path: counter.most_common(1)[0][0] for path, counter in votes.items()}
+    kept = _inferable([data for data, kinds in told if kinds.items() <= winners.items()])
+    if not kept:
+        raise NoSchemaError
+    return infer_lines(kept)
+
+
+def _kinds(data: bytes) -> Kinds:
+    """The kind of every value of a line that is not null, by its path."""
+    found: Kinds = {}
+    waiting: list[tuple[str, Any, int]] = [("", json.loads(data), 1)]
+    while waiting:
+        path, value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            return {"": "nested too deep"}
+        if value is None:
+            continue
+        kind = _KINDS[type(value)]
+        if found.setdefault(path, kind) != kind:
+            found[path] = "of several kinds"  # in one list
+        if isinstance(value, dict):
+            waiting += [(f"{path}.{name}", inner, depth + 1) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{path}[]", inner, depth + 1) for inner in value]
+    return found
+
+
+def _inferable(lines: list[bytes]) -> list[bytes]:
+    """The lines of which alone a schema can be inferred."""
+    if not lines:
+        return []
+    try:
+        infer_lines(lines)
+    except pa.ArrowInvalid:
+        if len(lines) == 1:
+            return []
+        half = len(lines) // 2
+        return _inferable(lines[:half]) + _inferable(lines[half:])
+    return lines

@@ -1,0 +1,102 @@
+"""The lines of a block as arrays: which of them look sound, and the block without the others."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nvisy_connectors.object.formats.line_blocks import Block
+
+_BLANK = b" \t\r"
+_OPEN, _CLOSE, _RETURN = b"{}\r"
+_ASCII = 0x80
+
+Mask = npt.NDArray[np.bool_]
+Indexes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LineTable:
+    """All lines of a block, those that are blank too; an index is that of a line in the block."""
+
+    block: Block
+
+    @cached_property
+    def starts(self) -> Indexes:
+        """Where each line begins in the block's data, and after the last one where that ends."""
+        seams = self.block.newlines + 1
+        data = self.block.data
+        whole = not data or data.endswith(b"\n")
+        return np.concatenate([[0], seams] if whole else [[0], seams, [len(data)]]).astype(np.int64)
+
+    @property
+    def count(self) -> int:
+        """How many lines there are."""
+        return len(self.starts) - 1
+
+    def line(self, index: int) -> bytes:
+        """One line, without the newline."""
+        return self.block.data[self.starts[index] : self.starts[index + 1]].removesuffix(b"\n")
+
+    @cached_property
+    def _texts(self) -> pa.Array:
+        buffers = [None, pa.py_buffer(self.starts), pa.py_buffer(self.block.data)]
+        return pa.Array.from_buffers(pa.large_binary(), self.count, buffers)
+
+    def texts(self, wanted: Indexes) -> pa.Array:
+        """Some lines with their newlines; they must be UTF-8."""
+        return self._texts.take(pa.array(wanted)).view(pa.large_string())
+
+    def data(self, wanted: Indexes) -> pa.Buffer:
+        """Some lines, put together again."""
+        if not len(wanted):
+            return pa.py_buffer(b"")
+        taken = self._texts.take(pa.array(wanted))
+        _, offsets, data = taken.buffers()
+        return data.slice(0, int(np.frombuffer(offsets, np.int64)[len(wanted)]))
+
+    def look(self) -> tuple[Mask, Mask]:
+        """Which lines are blank; and which begin with a brace, end with one and are UTF-8.
+
+        Only such lines can be rows: one line then never runs on into the next.
+        """
+        codes = np.frombuffer(self.block.data, np.uint8)
+        first, last = self.starts[:-1], self._ends() - 1
+        filled = last >= first
+        sound = np.zeros(self.count, np.bool_)
+        sound[filled] = (codes[first[filled]] == _OPEN) & (codes[last[filled]] == _CLOSE)
+        blank = ~filled
+        for index in np.flatnonzero(filled & ~sound):
+            bare = self.line(int(index)).strip(_BLANK)
+            blank[index] = not bare
+            sound[index] = bare.startswith(b"{") and bare.endswith(b"}")
+        self._refuse_other_encodings(codes, sound)
+        return blank, sound
+
+    def _ends(self) -> Indexes:
+        """Where each line ends, before its newline and the carriage return before that."""
+        codes = np.frombuffer(self.block.data, np.uint8)
+        ends = self.starts[1:].copy()
+        for mark in (b"\n"[0], _RETURN):
+            longer = ends > self.starts[:-1]
+            ends[longer] -= codes[ends[longer] - 1] == mark
+        return ends
+
+    def _refuse_other_encodings(self, codes: npt.NDArray[np.uint8], sound: Mask) -> None:
+        if not self.count:
+            return
+        offsets = pa.py_buffer(np.array([0, len(codes)], np.int64))
+        whole = pa.Array.from_buffers(
+            pa.large_string(), 1, [None, offsets, pa.py_buffer(self.block.data)]
+        )
+        try:
+            whole.validate(full=True)
+        except pa.ArrowInvalid:
+            foreign = np.bitwise_or.reduceat(codes, self.starts[:-1]) >= _ASCII
+            for index in np.flatnonzero(foreign & sound):
+                try:
+                    self.line(int(index)).decode()
+                except UnicodeDecodeError:
+                    sound[index] = False

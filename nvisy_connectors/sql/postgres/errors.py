@@ -1,0 +1,89 @@
+"""Which of our errors a failure of PostgreSQL is, by its SQLSTATE."""
+
+from typing import TYPE_CHECKING
+
+from nvisy_dagster.sdk import ConfigError, DataError, NvisyError, TransientError
+
+if TYPE_CHECKING:
+    import psycopg
+
+_SHOWN = 300
+
+_RETRIED = {
+    "08": "connection",
+    "40": "server",  # deadlock, serialization
+    "53": "server",  # no memory, too many connections
+    "55": "server",  # a lock is not to be had
+    "57": "connection",  # the server stops, or an administrator ended the session
+    "58": "server",
+    "XX": "server",
+}
+_OF_DATA = frozenset({"22", "23", "44", "P0"})
+"""Values out of range or not to be read, constraints, checks of views, exceptions of triggers."""
+_CONFIG = {
+    "28": ("auth", "check the user and the password of the connection"),
+    "3D": ("not_found", "check the name of the database, or create it"),
+    "3F": ("not_found", "create the schema, or name one that exists"),
+    "42": ("schema", "compare the table with the records; a changed table needs a new run"),
+}
+_CONFIG_EXACTLY = {
+    "42501": ("auth", "grant the user what is missing"),
+    "42P01": ("not_found", "create the table, or run again with 'create'"),
+    "53100": ("disk_full", "make room on the disk of the database"),
+    "25006": ("refused", "connect to the primary server; this one only reads"),
+}
+_DEADLINE = "57014"
+
+_AUTH_WORDS = (
+    "password authentication failed",
+    "no password supplied",
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "role ",
+    "certificate",
+    "does not support SSL",
+)
+
+
+def classify(error: "psycopg.Error", place: str) -> NvisyError:
+    """The error of ours that tells the engine what to do next.
+
+    Args:
+        error: What the client raised.
+        place: What was worked with, without credentials.
+    """
+    state = error.sqlstate
+    if state is None:
+        return _of_connection(error, place)
+    text = f"{place}: {told(error)}"
+    if state == _DEADLINE:
+        return TransientError(f"{text}", tag="timeout")
+    group = state[:2]
+    if state in _CONFIG_EXACTLY or (group in _CONFIG and state not in _CONFIG_EXACTLY):
+        tag, remedy = _CONFIG_EXACTLY.get(state) or _CONFIG[group]
+        return ConfigError(text, remedy=remedy, tag=tag)
+    if group in _OF_DATA:
+        return DataError(text, rows={})
+    if group in _RETRIED:
+        return TransientError(text, tag=_RETRIED[group])
+    return ConfigError(f"{text} (SQLSTATE {state})", tag="refused")
+
+
+def told(error: "psycopg.Error") -> str:
+    """What the server said, without the values of any row."""
+    diagnosis = error.diag
+    text = diagnosis.message_primary or str(error).strip() or type(error).__name__
+    return " ".join(text.split())[:_SHOWN]
+
+
+def _of_connection(error: "psycopg.Error", place: str) -> NvisyError:
+    # The client tells no SQLSTATE of a session that never came to be, only the server's words.
+    text = " ".join(str(error).split())
+    told_text = f"{place}: {text[:_SHOWN]}"
+    if any(word in text for word in _AUTH_WORDS):
+        tag, remedy = _CONFIG["28"]
+        return ConfigError(told_text, remedy=remedy, tag=tag)
+    if "database " in text and "does not exist" in text:
+        tag, remedy = _CONFIG["3D"]
+        return ConfigError(told_text, remedy=remedy, tag=tag)
+    return TransientError(told_text, remedy="check that the server is up", tag="connection")

@@ -1,0 +1,71 @@
+"""What a source could not make records of, as records that were refused."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from nvisy_dagster.engine.rejection import Rejected
+from nvisy_dagster.sdk import RejectedRecord
+from nvisy_dagster.sdk.envelope import SOURCE, with_envelope
+from nvisy_dagster.sdk.identity import root_ids_of
+
+LETTER_BYTES = 64 << 20
+"""Raw bytes that are put into one Arrow batch: it copies them."""
+
+DATA = pa.field("data", pa.binary())
+"""The raw bytes of what could not be read; null when there are too many."""
+
+WHOLE = -1
+"""Stands, in an id, for the position of something that was refused as a whole."""
+
+
+def refused_by_source(found: Sequence[RejectedRecord]) -> Iterator[Rejected]:
+    """Bad records with an envelope and the column `data`, by tag and in order.
+
+    Their ids are hashes of where they are, so that a replay finds the same ones.
+    """
+    by_tag: dict[str, list[RejectedRecord]] = {}
+    for one in found:
+        by_tag.setdefault(one.tag, []).append(one)
+    for tag, records in by_tag.items():
+        for some in _pieces(records):
+            yield Rejected(_enclosed(some), [one.reason for one in some], tag)
+
+
+def _pieces(records: Sequence[RejectedRecord]) -> Iterator[list[RejectedRecord]]:
+    piece: list[RejectedRecord] = []
+    size = 0
+    for one in records:
+        length = len(one.data or b"")
+        if piece and size + length > LETTER_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append(one)
+        size += length
+    yield piece
+
+
+def _enclosed(records: Sequence[RejectedRecord]) -> pa.RecordBatch:
+    places = [one.position for one in records]
+    positions = np.array([WHOLE if place is None else place for place in places], np.int64)
+    uris = [one.uri for one in records]
+    columns = pa.RecordBatch.from_arrays(
+        [pa.array([one.data for one in records], DATA.type)], schema=pa.schema([DATA])
+    )
+    enclosed = with_envelope(
+        columns,
+        ids=root_ids_of(uris, np.ones(len(records), np.int64), positions),
+        uri=pa.array(uris, SOURCE.field("uri").type),
+        metadata=pa.array([_text(one) for one in records], pa.string()),
+    )
+    source = pa.StructArray.from_arrays(
+        [pa.array(uris, pa.string()), pa.array(places, pa.int64())], fields=list(SOURCE)
+    )
+    place = enclosed.schema.get_field_index("_source")
+    return enclosed.set_column(place, enclosed.schema.field(place), source)
+
+
+def _text(record: RejectedRecord) -> str | None:
+    return json.dumps(dict(record.metadata)) if record.metadata else None

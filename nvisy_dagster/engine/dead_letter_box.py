@@ -1,0 +1,217 @@
+"""The dead letters of one graph, to be listed, read and marked.
+
+A record that fails at the same node again, in a later run, has the same letter: of its attempt
+chains the latest counts. A mark says what became of a letter in one chain; a later failure of the
+same record is not marked by it.
+"""
+
+import datetime as dt
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from nvisy_dagster.engine.dead_letter_index import ENTRY, chain_index, chains_of, read_letters
+from nvisy_dagster.engine.dead_letter_listing import FOLDER, MARKS
+from nvisy_dagster.engine.failure import StorageError
+from nvisy_dagster.engine.storage import fetch, names, publish, safe_name, sync_folder, told
+from nvisy_dagster.sdk.identity import format_ulid, ids_to_array, ulids
+
+pc = cast("Any", pyarrow.compute)
+
+Mark = Literal["replayed", "discarded"]
+Status = Literal["open", "replayed", "discarded"]
+
+LISTED = pa.schema([
+    *ENTRY,
+    pa.field("chain", pa.string()),
+    pa.field("status", pa.string()),
+    pa.field("marked_by", pa.string()),
+    pa.field("marked_at", pa.timestamp("us", "UTC")),
+])
+"""What is listed of a letter. `marked_by` is the run that replayed it."""
+
+_MARK = pa.schema([
+    pa.field("letter_id", pa.binary(16)),
+    pa.field("chain", pa.string()),
+    pa.field("mark", pa.string()),
+    pa.field("marked_by", pa.string()),
+    pa.field("marked_at", pa.timestamp("us", "UTC")),
+])
+_KEY = ["letter_id", "chain"]
+
+
+@dataclass(frozen=True)
+class LetterFilter:
+    """Which letters are meant; what is not said does not matter."""
+
+    node: str | None = None
+    tag: str | None = None
+    run: str | None = None
+    """Begin of a run's id."""
+    since: dt.datetime | None = None
+    status: Status | None = "open"
+
+    def of(self, letters: pa.Table) -> pa.Table:
+        """Those of the letters."""
+        if self.node is not None:
+            letters = letters.filter(pc.field("node") == self.node)
+        if self.tag is not None:
+            letters = letters.filter(pc.field("tag") == self.tag)
+        if self.run is not None:
+            letters = letters.filter(pc.starts_with(letters["run_id"], self.run))
+        if self.since is not None:
+            since = pa.scalar(self.since.astimezone(dt.UTC), pa.timestamp("us", "UTC"))
+            letters = letters.filter(pc.greater_equal(letters["failed_at"], since))
+        if self.status is not None:
+            letters = letters.filter(pc.field("status") == self.status)
+        return letters
+
+
+ALL = LetterFilter(status=None)
+OPEN = LetterFilter()
+
+
+class DeadLetterBox:
+    """The dead letters of one graph.
+
+    Args:
+        storage: Root folder of run state.
+        graph: Name of the graph.
+    """
+
+    def __init__(self, storage: Path, graph: str) -> None:
+        self.folder = storage / "graphs" / safe_name(graph)
+        self._marks = self.folder / FOLDER / MARKS
+
+    def letters(self, wanted: LetterFilter = OPEN) -> pa.Table:
+        """What is known of the letters without opening their files, oldest first.
+
+        Raises:
+            StorageError: Something of the storage is gone or damaged.
+        """
+        chains = chains_of(self.folder)
+        tables: list[pa.Table] = []
+        for number, chain in enumerate(chains):
+            index = chain_index(self.folder, chain)
+            if index.num_rows:
+                index = index.append_column("chain", pa.repeat(pa.scalar(chain), len(index)))
+                order = pa.repeat(pa.scalar(number, pa.int32()), len(index))
+                tables.append(index.append_column("order", order))
+        if not tables:
+            return LISTED.empty_table()
+        letters = _latest(pa.concat_tables(tables).combine_chunks())
+        listed = self._marked(letters)
+        return wanted.of(listed).sort_by([("failed_at", "ascending"), ("letter_id", "ascending")])
+
+    def read(self, letters: pa.Table) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """The letters themselves, a batch at a time, each with the chain that left it.
+
+        Args:
+            letters: Some of those that are listed.
+
+        Raises:
+            StorageError: A file is gone or damaged.
+        """
+        wanted = letters.select(["chain", "part", "row"]).group_by(["chain", "part"])
+        files = wanted.aggregate([("row", "list")]).sort_by([
+            ("chain", "ascending"),
+            ("part", "ascending"),
+        ])
+        for file in files.to_pylist():
+            rows = pa.array(sorted(file["row_list"]), pa.int64())
+            first = 0
+            for batch in read_letters(self.folder / FOLDER / file["chain"], file["part"]):
+                places = pa.array(range(first, first + batch.num_rows), pa.int64())
+                chosen = batch.filter(pc.is_in(places, rows))
+                first += batch.num_rows
+                if chosen.num_rows:
+                    yield file["chain"], chosen
+
+    def mark(self, letters: pa.Table, mark: Mark, by: str | None = None) -> None:
+        """Say what became of letters; durable on return. Marking again changes nothing.
+
+        Args:
+            letters: Some of those that are listed: columns `letter_id` and `chain`.
+            mark: What became of them.
+            by: The run that replayed them.
+
+        Raises:
+            StorageError: The disk is full or refuses.
+        """
+        if not letters.num_rows:
+            return
+        n = letters.num_rows
+        now = dt.datetime.now(dt.UTC)
+        marks = pa.Table.from_arrays(
+            [
+                letters["letter_id"].combine_chunks(),
+                letters["chain"].combine_chunks(),
+                pa.repeat(pa.scalar(mark), n),
+                pa.nulls(n, pa.string()) if by is None else pa.repeat(pa.scalar(by), n),
+                pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
+            ],
+            schema=_MARK,
+        )
+        name = format_ulid(ids_to_array(ulids(1))[0].as_py())
+        temporary = self._marks / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
+        with told(self._marks):
+            self._marks.mkdir(parents=True, exist_ok=True)
+            pq.write_table(marks, temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(self._marks / f"{name}.parquet")
+            sync_folder(self._marks)
+        publish(self._marks / f"{name}.parquet")
+
+    def _marked(self, letters: pa.Table) -> pa.Table:
+        marks = self._read_marks()
+        if marks.num_rows:
+            latest = marks.group_by(_KEY, use_threads=False).aggregate([
+                ("mark", "last"),
+                ("marked_by", "last"),
+                ("marked_at", "max"),
+            ])
+            latest = latest.rename_columns(_renamed(latest.schema.names))
+            letters = letters.join(latest, _KEY, join_type="left outer")
+        else:
+            letters = letters.append_column("mark", pa.nulls(len(letters), pa.string()))
+            letters = letters.append_column("marked_by", pa.nulls(len(letters), pa.string()))
+            letters = letters.append_column(
+                "marked_at", pa.nulls(len(letters), pa.timestamp("us", "UTC"))
+            )
+        status = pc.fill_null(letters["mark"], "open")
+        return letters.append_column("status", status).select(LISTED.names).cast(LISTED)
+
+    def _read_marks(self) -> pa.Table:
+        files = [self._marks / name for name in sorted(names(self._marks))]
+        files = [file for file in files if file.suffix == ".parquet"]
+        try:
+            return pa.concat_tables([_MARK.empty_table(), *map(_read_mark, files)])
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(
+                f"a file of marks in {self._marks} is damaged: {error}",
+                remedy="remove it: the letters that it marks are then open again",
+            ) from error
+
+
+def _read_mark(file: Path) -> pa.Table:
+    return pq.read_table(fetch(file)).cast(_MARK)
+
+
+def _latest(letters: pa.Table) -> pa.Table:
+    """The letters of each id that the latest chain left."""
+    latest = letters.group_by("letter_id").aggregate([("order", "max")])
+    latest = latest.rename_columns({"order_max": "order"})
+    return letters.join(latest, ["letter_id", "order"], join_type="left semi").drop_columns("order")
+
+
+def _renamed(names: list[str]) -> list[str]:
+    short = {"mark_last": "mark", "marked_by_last": "marked_by", "marked_at_max": "marked_at"}
+    return [short.get(name, name) for name in names]

@@ -1,0 +1,238 @@
+"""The records of dead letters, as the nodes that failed them will read them again.
+
+They are written like the output of a stage: Arrow parts below the replay's own folder, of one
+schema per node. A source that reads them stands in for all that comes before the node.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute
+from anyio import to_thread
+from pydantic import BaseModel, ConfigDict, Field
+
+from nvisy_dagster.compiler import Plan
+from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
+from nvisy_dagster.engine.failure import StorageError
+from nvisy_dagster.engine.storage import fetch, publish, read_model, safe_name, told, write_json
+from nvisy_dagster.sdk import Batch, Cursor, EdgeType, Params, Source
+
+pc = cast("Any", pyarrow.compute)
+
+BATCH_ROWS = 1024
+_REMEDY = "begin another replay: `nvisy dead-letters replay --fresh`"
+
+
+class Refused(BaseModel):
+    """Letters that cannot be replayed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    chain: str
+    part: str
+    letters: int
+    reason: str
+
+
+class ReplayRecords(BaseModel):
+    """What can be replayed, and what cannot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: dict[str, str]
+    """Node -> its file."""
+    rows: dict[str, int]
+    refused: list[Refused]
+
+
+def write_records(plan: Plan, box: DeadLetterBox, letters: pa.Table, folder: Path) -> ReplayRecords:
+    """Write the records of letters, once: asked again, it tells what was written.
+
+    Args:
+        plan: The compiled graph, as it is now.
+        box: The graph's letters.
+        letters: Those to be replayed.
+        folder: Where the records go.
+
+    Raises:
+        StorageError: A file of letters is gone, or the disk is full or refuses.
+    """
+    manifest = folder / "records.json"
+    done = read_model(manifest, ReplayRecords, _REMEDY)
+    if done is not None:
+        return done
+    files: dict[str, str] = {}
+    rows: dict[str, int] = {}
+    refused: list[Refused] = []
+    for node in sorted(set(letters["node"].to_pylist())):
+        some = letters.filter(pc.field("node") == node)
+        reason = _no_reader(plan, node)
+        if reason is not None:
+            refused += _whole_files(some, node, reason)
+            continue
+        path = folder / f"{safe_name(node)}.arrow"
+        written = _NodeFile(path, _schema_into(plan, node, box, some))
+        refused += written.fill(box, some, node)
+        if written.rows:
+            files[node], rows[node] = path.name, written.rows
+    result = ReplayRecords(files=files, rows=rows, refused=refused)
+    write_json(manifest, result.model_dump(mode="json"))
+    return result
+
+
+def _no_reader(plan: Plan, node: str) -> str | None:
+    found = plan.nodes.get(node)
+    if found is None:
+        return f"the graph has no node {node!r} any more"
+    if found.kind == "source":
+        return (
+            f"node {node!r} is a source, which reads no records: correct what it reads and run the "
+            "graph again"
+        )
+    return None
+
+
+def _whole_files(letters: pa.Table, node: str, reason: str) -> Iterator[Refused]:
+    counted = letters.group_by(["chain", "part"]).aggregate([([], "count_all")])
+    for one in counted.to_pylist():
+        yield Refused(
+            node=node,
+            chain=one["chain"],
+            part=one["part"],
+            letters=one["count_all"],
+            reason=reason,
+        )
+
+
+def _schema_into(plan: Plan, node: str, box: DeadLetterBox, letters: pa.Table) -> pa.Schema:
+    """The schema of what reaches the node: that of the plan, else that of the newest letter."""
+    for edge in plan.edges_into[node]:
+        output = plan.nodes[edge.output.node].output
+        if output is not None and output.schema is not None:
+            return output.schema
+    newest = letters.sort_by([("chain", "descending"), ("part", "descending")]).slice(0, 1)
+    [(_, batch)] = box.read(newest)
+    return pa.schema(list(batch.schema.field("record").type))
+
+
+class _NodeFile:
+    """The records that one node will read."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._schema = schema
+        self.rows = 0
+
+    def fill(self, box: DeadLetterBox, letters: pa.Table, node: str) -> list[Refused]:
+        """Write the records whose columns fit; durable on return."""
+        refused: list[Refused] = []
+        with told(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                pa.OSFile(str(self._path), "wb") as file,
+                pa.ipc.new_file(file, self._schema) as writer,
+            ):
+                for part in _parts(letters):
+                    reason: str | None = None
+                    count = 0
+                    for _, batch in box.read(part):
+                        fitted = fit(batch.column("record"), self._schema)
+                        if isinstance(fitted, str):
+                            reason, count = fitted, count + batch.num_rows
+                        else:
+                            for start in range(0, fitted.num_rows, BATCH_ROWS):
+                                writer.write_batch(fitted.slice(start, BATCH_ROWS))
+                            self.rows += fitted.num_rows
+                    if reason is not None:
+                        first = part.slice(0, 1).to_pylist()[0]
+                        refused.append(
+                            Refused(
+                                node=node,
+                                chain=first["chain"],
+                                part=first["part"],
+                                letters=count,
+                                reason=f"what reaches node {node!r} has changed: {reason}",
+                            )
+                        )
+            with self._path.open("rb+") as file:
+                os.fsync(file.fileno())
+        publish(self._path)
+        return refused
+
+
+def _parts(letters: pa.Table) -> Iterator[pa.Table]:
+    """The letters of one file after another."""
+    for key in letters.group_by(["chain", "part"]).aggregate([]).sort_by("chain").to_pylist():
+        here = pc.field("chain") == key["chain"]
+        yield letters.filter(here & (pc.field("part") == key["part"]))
+
+
+def fit(records: pa.StructArray, schema: pa.Schema) -> pa.RecordBatch | str:
+    """Records with these columns, or why they cannot be had."""
+    batch = pa.RecordBatch.from_struct_array(records)
+    columns: list[pa.Array] = []
+    for field in schema:
+        place = batch.schema.get_field_index(field.name)
+        if place < 0:
+            if not field.nullable:
+                return f"it needs a column {field.name!r}, which these letters do not have"
+            columns.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        column = batch.column(place)
+        if column.type != field.type:
+            try:
+                column = column.cast(field.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                return f"column {field.name!r} is {field.type} now, and was {column.type}"
+        if column.null_count and not field.nullable:
+            return f"column {field.name!r} must not be null now"
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+class ReplayParams(Params):
+    """Params of `ReplaySource`."""
+
+    path: Path = Field(exclude=True)
+    """File of the records; on another machine it is elsewhere, and the same."""
+    replay: str
+    """The replay: another one has other progress."""
+
+
+class ReplayCursor(Cursor):
+    """How many batches were read."""
+
+    batches: int
+
+
+class ReplaySource(Source[ReplayParams, ReplayCursor]):
+    """Reads the records of dead letters, for the node that failed them."""
+
+    name = "dead_letters"
+
+    def output(self) -> EdgeType:
+        """Not asked: a replay runs what has been compiled."""
+        return EdgeType("row")
+
+    async def read(self, cursor: ReplayCursor | None) -> AsyncGenerator[Batch[ReplayCursor], None]:
+        """The records, in the order in which they failed.
+
+        Raises:
+            StorageError: The file is gone or damaged.
+        """
+        try:
+            path = await to_thread.run_sync(fetch, self.params.path)
+            with pa.OSFile(str(path), "rb") as file:
+                reader = await to_thread.run_sync(pa.ipc.open_file, file)
+                for number in range(cursor.batches if cursor else 0, reader.num_record_batches):
+                    batch = await to_thread.run_sync(reader.get_batch, number)
+                    yield Batch(batch, ReplayCursor(batches=number + 1))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StorageError(
+                f"{self.params.path}, the records of a replay, is gone or damaged: {error}",
+                remedy=_REMEDY,
+            ) from error

@@ -1,0 +1,59 @@
+"""A replay in a process of its own, to be killed: `replay_target.py FOLDER replay`."""
+
+import sys
+import uuid
+from pathlib import Path
+
+import anyio
+from awkward import registry
+
+from nvisy_dagster.compiler import Plan, compile_graph
+from nvisy_dagster.engine.replay import Replay
+from nvisy_dagster.graph.load import build_graph
+
+
+def awkward_plan(folder: Path, *, mended: bool) -> Plan:
+    """Pay and write twice, into a table by id and into files by epoch."""
+    poison = [200] if mended else list(range(0, 400, 2))
+    pay = {"ledger": str(folder / "ledger"), "poison": poison}
+    document = {
+        "name": "g",
+        "nodes": [
+            {
+                "id": "count",
+                "type": "source",
+                "connector": "counter",
+                "params": {"rows": 400, "batch_rows": 50},
+            },
+            {"id": "pay", "type": "action", "action": "pay", "params": pay, "materialize": False},
+            {
+                "id": "out",
+                "type": "sink",
+                "connector": "table",
+                "params": {"path": str(folder / "out.db"), "table": "t"},
+            },
+            {
+                "id": "files",
+                "type": "sink",
+                "connector": "local",
+                "params": {"path": str(folder / "files"), "format": "parquet", "mode": "replace"},
+            },
+        ],
+        "edges": [
+            {"from": "count", "to": "pay"},
+            {"from": "pay", "to": "out"},
+            {"from": "pay", "to": "files"},
+        ],
+        "on_error": "dead_letter",
+        "checkpoint": {"interval_rows": 50},
+    }
+    return compile_graph(build_graph(document), registry=registry())
+
+
+def main(folder: Path) -> None:
+    plan = awkward_plan(folder, mended=True)
+    anyio.run(lambda: Replay(plan, folder / "state", str(uuid.uuid4())).run({}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
