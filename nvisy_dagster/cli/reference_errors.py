@@ -15,8 +15,8 @@ def errors_page() -> str:
     lines = [
         "# Error tags",
         "",
-        "Every error has a tag that programs can rely on: in `nvisy run --json`, in the metadata of",
-        "a failed Dagster step, and in dead letters.",
+        "Every error has a tag that programs can rely on: in `nvisy run --json`, in the metadata",
+        "of a failed Dagster step, and in dead letters.",
         "",
         "| tag | meaning | what happens |",
         "|---|---|---|",

@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from nvisy_dagster.engine.documents import VersionedDocument
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import BEGIN_ANEW
 from nvisy_dagster.engine.lease import Lease
-from nvisy_dagster.engine.storage import VersionedDocument
 
 
 class SourcePosition(BaseModel):

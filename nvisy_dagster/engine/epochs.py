@@ -179,9 +179,7 @@ class Epochs:
         last = max([self._requested, *self._committed.values()])
         await self._write(last, complete=finished, ended=True)
 
-    def checkpoint(
-        self, epoch: int, *, complete: bool = False, ended: bool = False
-    ) -> Checkpoint:
+    def checkpoint(self, epoch: int, *, complete: bool = False, ended: bool = False) -> Checkpoint:
         """The checkpoint of an epoch that every node has passed.
 
         Args:

@@ -18,6 +18,7 @@ from nvisy_dagster.engine.bookmark import FOLDER as BOOKMARKS
 from nvisy_dagster.engine.bookmark import promote, read_all_again
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.dead_letter_listing import keep_listing
+from nvisy_dagster.engine.documents import update_model
 from nvisy_dagster.engine.lease import Lease, read_lease
 from nvisy_dagster.engine.storage import (
     is_file,
@@ -25,7 +26,6 @@ from nvisy_dagster.engine.storage import (
     read_model,
     remove_folder,
     safe_name,
-    update_model,
 )
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.sdk.identity import format_ulid, ids_to_array, ulids

@@ -40,7 +40,7 @@ from nvisy_dagster.engine.replay_selection import (
     unfinished,
 )
 from nvisy_dagster.engine.run import RunResult, run_plan
-from nvisy_dagster.engine.stage import StageContext
+from nvisy_dagster.engine.stage_context import StageContext
 from nvisy_dagster.engine.storage import is_kept, names, read_json, remove_folder, safe_name
 from nvisy_dagster.graph.policies import Policies
 from nvisy_dagster.sdk import Connection, NvisyError

@@ -14,7 +14,8 @@ from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
 from nvisy_dagster.engine.replay_selection import replays_folder
-from nvisy_dagster.engine.stage import StageContext, StageResult, run_stage
+from nvisy_dagster.engine.stage import run_stage
+from nvisy_dagster.engine.stage_context import StageContext, StageResult
 from nvisy_dagster.engine.storage import storage_root
 from nvisy_dagster.sdk import Connection, NvisyError
 
@@ -81,20 +82,22 @@ async def run_plan(  # noqa: PLR0913 - what a run may be told, by keyword
                 plan,
                 stage,
                 store,
-                adapt(StageContext(
-                    progress=progress,
-                    run_id=run_id,
-                    folder=folders.state,
-                    dead_letters=folders.dead_letters,
-                    token=folders.token,
-                    inputs=manifests,
-                    connections=connections,
-                    observe=observe,
-                    run_limit=run_limit,
-                    gates=gates,
-                    stop=stop,
-                    excluded_by=replays_folder(storage, plan.name),
-                )),
+                adapt(
+                    StageContext(
+                        progress=progress,
+                        run_id=run_id,
+                        folder=folders.state,
+                        dead_letters=folders.dead_letters,
+                        token=folders.token,
+                        inputs=manifests,
+                        connections=connections,
+                        observe=observe,
+                        run_limit=run_limit,
+                        gates=gates,
+                        stop=stop,
+                        excluded_by=replays_folder(storage, plan.name),
+                    )
+                ),
             )
             manifests |= result.manifests
             metrics |= {m.node: m for m in result.metrics}

@@ -10,35 +10,31 @@ taken up on another machine that has nothing but the URL.
 """
 
 import errno
-import fcntl
 import itertools
 import json
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
 
 from nvisy_dagster.engine.failpoint import failpoint
-from nvisy_dagster.engine.failure import RunConflictError, StorageError
+from nvisy_dagster.engine.failure import StorageError
 
 if TYPE_CHECKING:
     from nvisy_dagster.engine.object_storage import ObjectStorage
 
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 
 STORAGE_VARIABLE = "NVISY_STORAGE"
 WORK_VARIABLE = "NVISY_WORK"
 _URL = re.compile(r"(s3a?|gs|azure|az|abfss?):/+(?=[^/])")
 _MARK = quote("://", safe="")
-_LOCK_SECONDS = 30.0
 _numbers = itertools.count()
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -79,7 +75,7 @@ def storage_name(root: Path) -> str:
     return unquote(root.name) if _MARK in root.name else str(root)
 
 
-def _mirrored(path: Path) -> "tuple[ObjectStorage, str] | None":
+def store_of(path: Path) -> "tuple[ObjectStorage, str] | None":
     """The object store that a path belongs to, and its key there; `None` for local ones."""
     if _MARK not in str(path):
         return None
@@ -96,7 +92,7 @@ def check_reachable(root: Path) -> None:
     Raises:
         StorageError: It does not, or refuses.
     """
-    if _mirrored(root) is not None:
+    if store_of(root) is not None:
         names(root)
 
 
@@ -121,7 +117,7 @@ def write_json(path: Path, document: Any, fence: Fence | None = None) -> None:  
         StorageError: The disk is full or refuses.
     """
     data = _to_json(document)
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         if fence is not None:
             fence.check()
@@ -168,7 +164,7 @@ def create_json(path: Path, document: Any) -> bool:  # noqa: ANN401 - any JSON
         StorageError: The disk is full or refuses.
     """
     data = _to_json(document)
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         store, key = mirrored
         return store.put_if(key, data, None) is not None
@@ -205,7 +201,7 @@ def replace_json(path: Path, document: Any) -> None:  # noqa: ANN401 - any JSON
         StorageError: The folder is gone, or the disk is full or refuses.
     """
     data = _to_json(document)
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         store, key = mirrored
         store.put(key, data)
@@ -239,7 +235,7 @@ def _temporary(path: Path) -> Path:
 
 def remove_temporary(stage: Path) -> None:
     """Remove what an earlier holder of a stage's folder was about to make visible."""
-    if _mirrored(stage) is not None or not stage.is_dir():
+    if store_of(stage) is not None or not stage.is_dir():
         return
     with told(stage):
         for file in [*stage.glob("*.tmp"), *stage.glob("edges/*/*.tmp")]:
@@ -248,7 +244,7 @@ def remove_temporary(stage: Path) -> None:
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
     """The document at this path, or `None` if there is none."""
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         store, key = mirrored
         found = store.get(key)
@@ -290,141 +286,13 @@ def undamaged(path: Path, remedy: str) -> Generator[None]:
         raise StorageError(message, remedy=remedy) from error
 
 
-class VersionedDocument(Generic[M]):
-    """A document that only the holder of a lease replaces.
-
-    On local disk a fence is enough, see `reveal`. In an object store each write names the version
-    that it replaces, which is the one that this object read or wrote last.
-
-    Args:
-        path: Where it is.
-        kind: What it holds.
-        remedy: What the user can do if it cannot be read.
-        fence: Asked before each write.
-    """
-
-    def __init__(self, path: Path, kind: type[M], remedy: str, fence: Fence | None) -> None:
-        self._path = path
-        self._kind = kind
-        self._remedy = remedy
-        self._fence = fence
-        self._version: Any = None
-
-    @property
-    def needs_claim(self) -> bool:
-        """Whether it must be written once before an earlier holder is certain to be fenced."""
-        return _mirrored(self._path) is not None
-
-    def read(self) -> M | None:
-        """The document, or `None` if there is none.
-
-        Raises:
-            StorageError: It is damaged, or another version wrote it.
-        """
-        mirrored = _mirrored(self._path)
-        if mirrored is None:
-            return read_model(self._path, self._kind, self._remedy)
-        store, key = mirrored
-        found = store.get(key)
-        self._version = None if found is None else found.version
-        with undamaged(self._path, self._remedy):
-            return None if found is None else self._kind.model_validate_json(found.data)
-
-    def write(self, document: M) -> None:
-        """Replace the document; it is durable on return.
-
-        Raises:
-            StorageError: The disk is full or refuses, or another process replaced it.
-        """
-        mirrored = _mirrored(self._path)
-        if mirrored is None:
-            write_json(self._path, document.model_dump(mode="json"), self._fence)
-            return
-        store, key = mirrored
-        if self._fence is not None:
-            self._fence.check()
-        version = store.put_if(key, document.model_dump_json().encode(), self._version)
-        if version is None:
-            if self._fence is not None:
-                self._fence.check()
-            raise StorageError(
-                f"another process replaced {self._path.name} of {self._path.parent}",
-                remedy="see that one run of the graph goes on at a time, then run again",
-            )
-        self._version = version
-
-    def remove(self) -> None:
-        """Remove a document on local disk, for good."""
-        if self._path.exists():
-            with told(self._path):
-                self._path.unlink()
-                sync_folder(self._path.parent)
-
-
-def update_model(
-    path: Path,
-    kind: type[M],
-    change: Callable[[M | None], tuple[M | None, T]],
-    remedy: str,
-) -> T:
-    """Change a document that other processes change too, as if one after the other.
-
-    Args:
-        path: Where it is.
-        kind: What it holds.
-        change: Gets the document, returns what to write (`None` for nothing) and a result. Called
-            again if another process was quicker.
-        remedy: What the user can do if it cannot be read.
-
-    Raises:
-        StorageError: It is damaged, or cannot be written.
-        RunConflictError: Another process keeps it locked.
-    """
-    mirrored = _mirrored(path)
-    if mirrored is not None:
-        store, key = mirrored
-
-        def changed(data: bytes | None) -> tuple[bytes | None, T]:
-            with undamaged(path, remedy):
-                before = None if data is None else kind.model_validate_json(data)
-            after, result = change(before)
-            return None if after is None else after.model_dump_json().encode(), result
-
-        return store.update(key, changed)
-    with _locked(path.parent):
-        after, result = change(read_model(path, kind, remedy))
-        if after is not None:
-            write_json(path, after.model_dump(mode="json"))
-        return result
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise RunConflictError(
-                        f"another process keeps {folder / 'lock'} locked",
-                        remedy="a run may have been stopped at that place: continue or kill it",
-                    ) from error
-                time.sleep(0.005)
-            else:
-                break
-        yield
-
-
 def names(folder: Path) -> list[str]:
     """Names of what a folder holds, files and folders; nothing if it is not there.
 
     Raises:
         StorageError: It cannot be read.
     """
-    mirrored = _mirrored(folder)
+    mirrored = store_of(folder)
     if mirrored is not None:
         store, key = mirrored
         return store.names(key)
@@ -442,7 +310,7 @@ def files_below(folder: Path) -> list[Path]:
     Raises:
         StorageError: It cannot be read.
     """
-    mirrored = _mirrored(folder)
+    mirrored = store_of(folder)
     if mirrored is not None:
         store, key = mirrored
         return [folder / name for name in store.names_below(key)]
@@ -452,7 +320,7 @@ def files_below(folder: Path) -> list[Path]:
 
 def is_file(path: Path) -> bool:
     """Whether there is a file, and not a folder, of this name."""
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         store, key = mirrored
         return store.is_file(key)
@@ -461,7 +329,7 @@ def is_file(path: Path) -> bool:
 
 def is_kept(path: Path) -> bool:
     """Whether there is a file, or a folder that is not empty, of this name."""
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         store, key = mirrored
         return store.is_kept(key)
@@ -474,7 +342,7 @@ def publish(path: Path) -> None:
     Raises:
         StorageError: The object store refuses.
     """
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         store, key = mirrored
         store.upload(key, path)
@@ -487,7 +355,7 @@ def fetch(path: Path) -> Path:
         FileNotFoundError: It is not in the object store.
         StorageError: The object store refuses.
     """
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is None:
         return path
     copy = here(path)
@@ -503,7 +371,7 @@ def remove_file(path: Path) -> None:
     Raises:
         StorageError: It cannot be removed.
     """
-    mirrored = _mirrored(path)
+    mirrored = store_of(path)
     if mirrored is not None:
         store, key = mirrored
         store.delete([key])
@@ -513,7 +381,7 @@ def remove_file(path: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder and all in it; one that is not there is fine."""
-    mirrored = _mirrored(folder)
+    mirrored = store_of(folder)
     if mirrored is not None:
         store, key = mirrored
         store.delete_below(key)

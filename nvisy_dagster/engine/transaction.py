@@ -21,7 +21,7 @@ from nvisy_dagster.engine.failure import BEGIN_ANEW, NodeError, StorageError, no
 from nvisy_dagster.sdk import EpochLostError, NvisyError, Sink
 
 if TYPE_CHECKING:
-    from nvisy_dagster.engine.node import RunningNode
+    from nvisy_dagster.engine.nodes.running import RunningNode
 
 
 def keeper_of(plan: Plan, stage: Stage) -> str | None:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from nvisy_dagster.compiler import Plan
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.stage import StageResult
+from nvisy_dagster.engine.stage_context import StageResult
 from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.translator.attempt import FRESH_TAG
 from nvisy_dagster.translator.definitions import LoadedGraph, make_runtime, translate

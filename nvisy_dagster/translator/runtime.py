@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nvisy_dagster.compiler import Plan
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.stage import StageResult
+from nvisy_dagster.engine.stage_context import StageResult
 from nvisy_dagster.graph.connections import NamedConnection
 
 Observe = Callable[[Sequence[NodeMetrics]], None]

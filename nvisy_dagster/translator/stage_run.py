@@ -16,7 +16,8 @@ from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
 from nvisy_dagster.engine.replay_selection import replays_folder
-from nvisy_dagster.engine.stage import StageContext, StageResult, run_stage
+from nvisy_dagster.engine.stage import run_stage
+from nvisy_dagster.engine.stage_context import StageContext, StageResult
 from nvisy_dagster.graph.redaction import Redactor
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.translator.attempt import begin

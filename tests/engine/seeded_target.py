@@ -9,20 +9,21 @@ import anyio
 import counting
 import kill_target
 
-from nvisy_dagster.engine import node
+from nvisy_dagster.engine.nodes import sink as sink_task
+from nvisy_dagster.engine.nodes.running import RunningNode
 from nvisy_dagster.sdk import Sink
 
 
 def cursor_before_flush() -> None:
     """The checkpoint is written before the sink has made its records durable."""
 
-    async def commit(running: node.RunningNode, sink: Sink[Any], epoch: int) -> None:
+    async def commit(running: RunningNode, sink: Sink[Any], epoch: int) -> None:
         await running.pass_barrier(epoch)
         await running.epochs.committed(running.node.id, epoch)
         await anyio.sleep(0.05)
         await sink.commit(epoch)
 
-    node._commit = commit
+    sink_task._commit = commit
 
 
 def random_ids() -> None:

@@ -13,11 +13,12 @@ from pausing import registry
 from review_graphs import NO_PAUSE, action, sink, source
 
 from nvisy_dagster.compiler import Plan, compile_graph
-from nvisy_dagster.engine import node
 from nvisy_dagster.engine.accounting import sum_in_words, totals
 from nvisy_dagster.engine.channel import Channel
 from nvisy_dagster.engine.failure import NodeError
 from nvisy_dagster.engine.materialized import PartWriter
+from nvisy_dagster.engine.nodes import action as action_task
+from nvisy_dagster.engine.nodes import edges
 from nvisy_dagster.engine.run import RunResult, run_plan
 from nvisy_dagster.graph.load import build_graph
 
@@ -220,8 +221,8 @@ async def test_a_reader_between_stages_that_loses_a_batch_is_found_out(
             if number != 5 or found[2] is not None:
                 yield found
 
-    real = node.read_epochs
-    monkeypatch.setattr(node, "read_epochs", lossy)
+    real = edges.read_epochs
+    monkeypatch.setattr(edges, "read_epochs", lossy)
     pay = action("pay", ledger=str(tmp_path / "l"))
     plan = graph(
         [source(), pay, appending(tmp_path)],
@@ -255,8 +256,8 @@ async def test_an_engine_that_forgets_to_hand_a_batch_on_is_found_out(
     async def lossy(call: Any, batch: pa.RecordBatch, reject: Any) -> Any:
         return (await real(call, batch, reject))[: 0 if batch["n"][0].as_py() == 400 else None]
 
-    real = node.apply_isolating
-    monkeypatch.setattr(node, "apply_isolating", lossy)
+    real = action_task.apply_isolating
+    monkeypatch.setattr(action_task, "apply_isolating", lossy)
     plan = graph(
         [source(), action("even"), appending(tmp_path)], "count even", "even out", checkpoint=OFTEN
     )

@@ -17,11 +17,12 @@ from test_kill import ROWS, check_complete
 
 from nvisy_dagster.engine import storage
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
+from nvisy_dagster.engine.documents import VersionedDocument
 from nvisy_dagster.engine.failure import StorageError
 from nvisy_dagster.engine.lease import FencedError, Lease
 from nvisy_dagster.engine.object_storage import ObjectStorage, open_object_storage
 from nvisy_dagster.engine.progress import ProgressStore
-from nvisy_dagster.engine.storage import VersionedDocument, storage_root
+from nvisy_dagster.engine.storage import storage_root
 
 BUCKET = "nvisy-state"
 PROGRAM = """
@@ -135,8 +136,11 @@ def test_a_second_run_is_told_that_one_is_going_on(environment: Any, tmp_path: P
     first = start(tmp_path)
     while not (tmp_path / "ledger").exists() and first.poll() is None:
         pass
+    # It would be quicker than the start of the second one.
+    first.send_signal(signal.SIGSTOP)
     second = start(tmp_path, NVISY_WORK=str(tmp_path / "elsewhere"))
     _, errors = second.communicate(timeout=50)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert "is running this graph now" in errors
     output, errors = first.communicate(timeout=50)

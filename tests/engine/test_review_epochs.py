@@ -8,7 +8,7 @@ import pytest
 from counting import numbers_in
 from review_graphs import action, graph, run, sink, source
 
-from nvisy_dagster.engine.stage import StageContext
+from nvisy_dagster.engine.stage_context import StageContext
 
 pytestmark = pytest.mark.anyio
 

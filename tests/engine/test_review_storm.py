@@ -17,7 +17,7 @@ from counting import numbers_in
 from review_graphs import action, graph, run, sink, source
 
 from nvisy_dagster.compiler import Plan
-from nvisy_dagster.engine.stage import StageContext
+from nvisy_dagster.engine.stage_context import StageContext
 
 pytestmark = pytest.mark.anyio
 

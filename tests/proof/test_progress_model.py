@@ -1,5 +1,4 @@
-"""The engine's progress against a reference model: crashes, drains, refusals, retries, in any order.
-"""
+"""The engine's progress against a reference model: crashes, drains, refusals, retries at will."""
 
 import json
 import shutil
@@ -69,6 +68,10 @@ class Progress(RuleBasedStateMachine):
         dead = numbers & parts.world.refused
         return {n for n in numbers - dead if n % 7}, dead
 
+    def reads_up_to(self, steps: int) -> int:
+        """Where the batch begins that is so many numbers on, or the first one behind."""
+        return self.cursor - -steps // parts.world.batch_rows * parts.world.batch_rows
+
     @rule(numbers=st.sets(st.integers(0, ROWS - 1), max_size=6))
     def refuse_records(self, numbers: set[int]) -> None:
         # What was never read: the fate of the others may be decided already.
@@ -82,7 +85,7 @@ class Progress(RuleBasedStateMachine):
     @rule(steps=st.integers(0, 60))
     def crash(self, steps: int) -> None:
         parts.world.crash_at = self.cursor + steps
-        if parts.world.crash_at < ROWS:
+        if self.reads_up_to(steps) < ROWS:
             assert self.attempt() == "crashed"
         parts.world.crash_at = None
 
@@ -90,7 +93,7 @@ class Progress(RuleBasedStateMachine):
     @rule(steps=st.integers(0, 60))
     def drain(self, steps: int) -> None:
         parts.world.drain_at = self.cursor + steps
-        if parts.world.drain_at < ROWS:
+        if self.reads_up_to(steps) < ROWS:
             assert self.attempt() == "drained"
             # Everything that was read is whole: a drain leaves nothing to repeat.
             written, _ = self.fates(self.cursor)

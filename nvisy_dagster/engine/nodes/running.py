@@ -1,0 +1,85 @@
+"""What every task of a node works with."""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from nvisy_dagster.compiler import Node
+from nvisy_dagster.engine.bookmark import ChangeReader, journal_name
+from nvisy_dagster.engine.calls import Caller
+from nvisy_dagster.engine.dead_letter import DeadLetters, listed_as
+from nvisy_dagster.engine.epochs import Epochs
+from nvisy_dagster.engine.error_limit import ErrorLimits
+from nvisy_dagster.engine.lease import Lease
+from nvisy_dagster.engine.message import Removal
+from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.engine.rejection import Rejected, failed_records
+from nvisy_dagster.engine.suspects import NodeSuspects
+
+
+@dataclass
+class RunningNode:
+    """What every task of a node works with."""
+
+    node: Node
+    metrics: NodeMetrics
+    caller: Caller
+    epochs: Epochs
+    dead_letters: DeadLetters
+    limits: ErrorLimits
+    epoch: int
+    """Epoch of the last barrier that it passed on."""
+    lease: Lease
+    changes: ChangeReader | None = None
+    """Of a source that reads only what changed."""
+    kept: list[pa.Array] = field(default_factory=list[pa.Array])
+    """Roots of records that it refused in this epoch: a removal leaves them alone."""
+    suspects: NodeSuspects = field(default_factory=NodeSuspects)
+    """Records that may have killed an earlier process."""
+    checkpoint_key: str | None = None
+    """Of a sink that commits the stage's checkpoint with its records: its name there."""
+
+    @property
+    def concurrency(self) -> int:
+        """Calls that may be in flight."""
+        asked = self.node.policies.concurrency.max_per_node
+        return asked or self.node.component.capabilities.concurrency
+
+    async def reject(self, rejected: Rejected) -> None:
+        """Treat refused records as the node's policy says.
+
+        Raises:
+            NodeError: The policy is to fail.
+        """
+        counts = self.metrics.counts
+        self.kept.append(rejected.records.column("_root_id"))
+        if self.node.policies.on_error != "fail":
+            counts.failed += rejected.records.num_rows
+        match self.node.policies.on_error:
+            case "fail":
+                raise failed_records(self.node.id, rejected)
+            case "drop":
+                counts.dropped += rejected.records.num_rows
+            case "dead_letter":
+                await self.dead_letters.add(rejected)
+                counts.dead += rejected.records.num_rows
+        self.limits.check(self.node, self.metrics)
+
+    async def pass_barrier(self, epoch: int) -> None:
+        """What is due before a barrier goes on: dead letters durable, counts cut."""
+        if self.changes is not None:
+            part = await self.changes.commit(epoch)
+            self.epochs.keep(journal_name(self.node.id), [part] if part else [])
+        parts = await self.dead_letters.commit(epoch)
+        self.epochs.keep(listed_as(self.node.id), parts)
+        self.epochs.passed(self.node.id, epoch, self.metrics.to_json())
+        self.epoch = epoch
+        self.kept.clear()
+
+    def removal(self, message: Removal) -> Removal:
+        """What goes on of a removal."""
+        return Removal.merged([message], self.kept)
+
+    async def pass_end(self) -> None:
+        """The same for what came after the last barrier."""
+        await self.pass_barrier(self.epoch + 1)
