@@ -74,7 +74,9 @@ def nvisy(here):
     """Run a command in this process."""
 
     def invoke(*arguments: object) -> Result:
-        result = CliRunner().invoke(cli, [str(one) for one in arguments], prog_name="nvisy")
+        # Wide, whatever the terminal of whoever runs the tests.
+        runner = CliRunner(env={"COLUMNS": "160"})
+        result = runner.invoke(cli, [str(one) for one in arguments], prog_name="nvisy")
         assert "Traceback" not in result.output
         return result
 

@@ -192,7 +192,8 @@ async def test_a_letter_says_all_there_is_to_say(tmp_path: Path) -> None:
     assert record["_id"] == record["_root_id"]
     assert len(paid["letter_id"]) == 16
     assert paid["letter_id"] != record["_id"]
-    assert 0 < json.loads(paid["cursor"])["count"]["after"] <= 777
+    # Empty as long as there is no checkpoint: then the epoch begins where the data does.
+    assert json.loads(paid["cursor"]).get("count", {"after": 0})["after"] <= 777
     assert json.loads(by_node["out"]["cursor"]).keys() <= {"stage:count__pay"}
     assert result.metrics["pay"].counts.failed == 1
 

@@ -80,7 +80,7 @@ def test_a_launch_that_goes_on_for_a_dead_run_reports_it(project: Project) -> No
 
 
 def test_a_run_that_lives_is_left_alone(project: Project) -> None:
-    slowly(project, 0.1)
+    slowly(project, 1)
     process = project.launch(NVISY_LEASE_SECONDS="2")
     try:
         wait_for(project.paid_for, 40)
