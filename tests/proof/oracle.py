@@ -164,6 +164,8 @@ class State:
 
 def covered_keys(document: Json, documents: dict[Path, Json], source: Source) -> set[int]:
     """Keys of the source records that a checkpoint says are done with."""
+    if not document["sources"]:
+        return set()  # written when the stage began, before anything was read
     ((name, position),) = document["sources"].items()
     cursor = position["cursor"]
     if not name.startswith("stage:"):
