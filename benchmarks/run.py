@@ -246,6 +246,24 @@ def _acknowledgement(report: Report) -> None:
     print(f"  {checkpoints} checkpoints, {more:.2f} ms each")
 
 
+def run_malformed(report: Report) -> None:
+    rows = 200_000 if report.options.quick else 1_000_000
+    names = {"clean": 0.0, "1 of 10,000": 1e-4, "1 of 1,000": 1e-3, "1 of 100": 1e-2}
+    out = OUT / "malformed"
+    runs = alternate(
+        report,
+        {name: partial(script, "malformed.py", rows, rate, out) for name, rate in names.items()},
+    )
+    report.rows("Malformed lines, to the dead letters", "rows", rows, runs)
+    clean = runs.pop("clean")
+    least = min(run.result["run_cpu_seconds"] for run in clean)
+    for name, measured in runs.items():
+        ratio = _ratio(clean, measured)
+        report.target(f"malformed lines, {name}, rows/s to clean", ratio, 0.8, least=True)
+        cpu = min(run.result["run_cpu_seconds"] for run in measured)
+        print(f"  in CPU seconds of the run: {least / cpu:.2f}")
+
+
 @contextmanager
 def stub() -> Generator[str]:
     """The embedding server of the tests, as a program; yields its URL."""
@@ -278,6 +296,7 @@ BENCHMARKS = {
     "startup": run_startup,
     "memory": run_memory,
     "checkpoint": run_checkpoint,
+    "malformed": run_malformed,
 }
 PACKAGES = ("pyarrow", "duckdb", "dagster", "aiohttp", "qdrant-edge-py")
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import re
+import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
@@ -94,8 +96,15 @@ class Bucket(Folder):
 
     async def make_spool(self, writer: str, holder: int) -> Path:
         """A temporary folder of this machine."""
-        prefix = f"nvisy-{writer}.{holder}-"
-        return Path(await to_thread.run_sync(tempfile.mkdtemp, None, prefix))
+        earlier = re.compile(rf"nvisy-{re.escape(writer)}\.\d+-\w+")
+
+        def make() -> Path:
+            for left in Path(tempfile.gettempdir()).iterdir():
+                if earlier.fullmatch(left.name):
+                    shutil.rmtree(left, ignore_errors=True)
+            return Path(tempfile.mkdtemp(prefix=f"nvisy-{writer}.{holder}-"))
+
+        return await to_thread.run_sync(make)
 
     async def publish(self, file: Path, key: str) -> None:
         """Upload in parts; the object appears when the last part is there."""

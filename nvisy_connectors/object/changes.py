@@ -13,11 +13,14 @@ from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import Folder, ObjectInfo
 from nvisy_connectors.object.formats.reader import Objects
 from nvisy_connectors.object.known import ABSENT, Indexes, KnownObjects, row
-from nvisy_dagster.sdk import Batch, Bookmark, Change, ChangeCounts
+from nvisy_dagster.sdk import Batch, Bookmark, Change, ChangeCounts, ConfigError
 from nvisy_dagster.sdk.identity import ids_to_array, root_ids
 
 IDS_PER_STEP = 1 << 20
 """Ids of records that are gone, in one step: 16 MB."""
+
+MANY = 10
+"""Objects that do not all vanish at once by intention, unless the graph says so."""
 
 NO_CURSOR = ObjectCursor(key="", version="")
 
@@ -62,6 +65,7 @@ class ObjectChanges:
     ) -> None:
         self._objects = objects
         self._trusted = bookmark.trusted
+        self._may_empty = bookmark.may_empty
         self._known = KnownObjects(bookmark)
         self._cursor = cursor or NO_CURSOR
         self._waiting: deque[_Read | _Unchanged] = deque()
@@ -81,15 +85,56 @@ class ObjectChanges:
         Args:
             listed: All objects from the cursor on, the begun one first.
             reader: Reads some of them.
+
+        Raises:
+            ConfigError: Nothing is left of many objects.
         """
+        self._check_moved()
         async with aclosing(reader(self._changed(listed))) as batches:
             async for batch in batches:
                 yield self._step(batch)
         for change in self._rest():
             yield change
         if not self._cursor.listed:
+            await self._check_vanished()
             for change in self._gone():
                 yield change
+
+    def _all_may_go(self) -> bool:
+        return self._may_empty or self._known.count < MANY
+
+    def _check_moved(self) -> None:
+        """Before anything is read: another place looks as if everything had been deleted.
+
+        So does another graph of the same name that keeps its state in the same folder.
+        """
+        place = self._objects.uri("")
+        if self._all_may_go() or self._known.has_any_below(place):
+            return
+        raise ConfigError(
+            f"none of the {self._known.count:,} objects that the last run of this graph knew is at "
+            f"{place}: all that was made of them would be removed",
+            remedy="put the path right, or give this graph a name or a storage folder of its own; "
+            'if the objects have moved, say "on_removed": "all" on this source',
+            tag="conflict",
+        )
+
+    async def _check_vanished(self) -> None:
+        """Tell a place that was emptied from one that is not there, such as an unmounted disk."""
+        if self._all_may_go():
+            return
+        # Asked anew: a read that goes on may have nothing left to list.
+        async with aclosing(self._objects.listing()) as pages:
+            async for page in pages:
+                if page:
+                    return
+        raise ConfigError(
+            f"{self._objects.uri('')} is empty: all {self._known.count:,} objects that the last "
+            "run knew are gone",
+            remedy="see whether the disk is mounted and the path is right; if all of it was "
+            'deleted, say "on_removed": "all" on this source, and everything made of it is removed',
+            tag="not_found",
+        )
 
     async def _changed(self, listed: Objects) -> Objects:
         async with aclosing(listed):

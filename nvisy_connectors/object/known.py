@@ -3,12 +3,16 @@
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from nvisy_dagster.sdk import Bookmark
+
+pc = cast("Any", pyarrow.compute)
 
 ROW = pa.schema([
     pa.field("uri", pa.string(), nullable=False),
@@ -64,6 +68,16 @@ class KnownObjects:
         for batch in _sound(bookmark.so_far):
             for uri in batch.column("uri").to_pylist():
                 self.see_one(self.find_one(uri))
+
+    @property
+    def count(self) -> int:
+        """How many objects the last successful run knew."""
+        return self._were_there
+
+    def has_any_below(self, uri: str) -> bool:
+        """Whether the last successful run knew an object there."""
+        uris = self._rows.column("uri").slice(0, self._were_there)
+        return bool(pc.any(pc.starts_with(uris, f"{uri.rstrip('/')}/")).as_py())
 
     def find_one(self, uri: str) -> int:
         """Index of an object, `ABSENT` if it is not known."""

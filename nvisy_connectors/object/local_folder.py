@@ -78,7 +78,8 @@ class LocalFolder(Folder):
 
     async def publish(self, file: Path, key: str) -> None:
         """Rename into place, once the content is on the disk."""
-        await to_thread.run_sync(self._publish, file, key)
+        # Not `to_thread`: given up while it waits for the disk, it would rename later all the same.
+        await in_thread(self._publish, file, key)
 
     async def flush(self) -> None:
         """Make names durable."""

@@ -77,13 +77,18 @@ class ObjectSource(Source[P, ObjectCursor]):
         changes = ObjectChanges(self.objects, bookmark, cursor, begun)
         rejects = self.bad_records == "reject"
         reader = READERS[self.params.format](self.params, self.objects, rejects=rejects)
-        listed = self._objects(cursor, begun)
+        was_there = bool(bookmark.last)
+        listed = self._objects(cursor, begun, may_be_empty=bookmark.may_empty and was_there)
         async with aclosing(changes.read(listed, lambda some: reader.read(some, cursor))) as steps:
             async for step in steps:
                 yield step
 
     async def _objects(
-        self, cursor: ObjectCursor | None, begun: ObjectInfo | None
+        self,
+        cursor: ObjectCursor | None,
+        begun: ObjectInfo | None,
+        *,
+        may_be_empty: bool = False,
     ) -> AsyncGenerator[ObjectInfo, None]:
         if begun is not None:
             yield begun
@@ -96,7 +101,7 @@ class ObjectSource(Source[P, ObjectCursor]):
                     if pattern is None or pattern.fullmatch(info.key):
                         matched = True
                         yield info
-        if not matched:
+        if not matched and (seen or not may_be_empty):
             self._check_emptiness(seen=seen)
 
     def _check_emptiness(self, *, seen: bool) -> None:

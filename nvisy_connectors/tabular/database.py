@@ -105,6 +105,27 @@ def explained(expressions: str, records: pa.RecordBatch) -> Exception | None:
     return None
 
 
+def explained_rows(
+    expressions: str, records: pa.RecordBatch, rows: Sequence[int]
+) -> list[Exception | None]:
+    """The error of expressions on each of some rows, each row alone; `None` where there is none."""
+    import duckdb
+
+    errors: list[Exception | None] = []
+    with _registered(records) as connection:
+        for row in rows:
+            one = f"{_statement('*')} LIMIT 1 OFFSET {row}"
+            try:
+                connection.execute(f"SELECT {expressions}\nFROM ({one}) AS {TABLE}").fetchall()
+            except (duckdb.FatalException, duckdb.InternalException):
+                raise
+            except duckdb.Error as error:
+                errors.append(error)
+            else:
+                errors.append(None)
+    return errors
+
+
 def _statement(expressions: str) -> str:
     # Expressions of users come here only after they were held against the allow-list.
     return f"SELECT {expressions}\nFROM {TABLE}"

@@ -82,7 +82,7 @@ def _common(types: list[pa.DataType]) -> pa.DataType:
 def _widened(record: pa.StructArray, kind: pa.StructType) -> pa.StructArray:
     batch = pa.RecordBatch.from_struct_array(record)
     columns = [
-        batch.column(field.name)
+        batch.column(field.name).cast(field.type)
         if field.name in batch.schema.names
         else pa.nulls(batch.num_rows, field.type)
         for field in kind

@@ -72,7 +72,7 @@ def _check_sink(source: SourceNode, index: int, sink: Resolved, problems: Proble
             "changed: what did not change would be lost",
             remedy=f'set "mode" to "append", or remove "incremental" from "{source.id}"',
         )
-    elif not sink.component.capabilities.removes and source.on_removed == "remove":
+    elif not sink.component.capabilities.removes and source.on_removed != "ignore":
         problems.add(
             "nodes",
             index,

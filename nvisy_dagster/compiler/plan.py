@@ -40,7 +40,7 @@ class Node:
     """Free for the writer; shown, never interpreted."""
     incremental: bool = False
     """Source: it reads only what changed since the last successful run."""
-    on_removed: Literal["remove", "ignore"] = "remove"
+    on_removed: Literal["remove", "all", "ignore"] = "remove"
     """Source: what an incremental run does about records that are gone."""
 
     def build(

@@ -144,10 +144,15 @@ def _hash(
                 node.connection,
                 node.policies.on_error,
                 node.params.model_dump(mode="json"),
-                *(["incremental", node.on_removed] if node.incremental else []),
+                *(["incremental", _removes(node)] if node.incremental else []),
             ]
             for node in (nodes[member] for member in members)
         ],
     }
     text = json.dumps(document, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _removes(node: Node) -> str:
+    # Consent to remove everything changes nothing of what is made, so nothing is read again for it.
+    return "remove" if node.on_removed == "all" else node.on_removed

@@ -210,7 +210,8 @@ class ChangeReader:
         self._pending: list[pa.RecordBatch] = []
         self._change: Change[Any] | None = None
         known = self._files.touched_files()
-        self._bookmark = self._files.load(basis)
+        may_empty = node.on_removed != "remove"
+        self._bookmark = replace(self._files.load(basis), may_empty=may_empty)
         self._so_far = [b for part in parts for b in _batches(fetch(self._own / part.file))]
         self._touched = TouchedLog(self._files.touched, progress)
         write_json(self._own / "begun.json", _Begun(basis=basis, touched=known).model_dump())
@@ -256,7 +257,7 @@ class ChangeReader:
         ids = [] if change.gone is None else [change.gone]
         if change.batch is not None and change.batch.data.num_rows:
             ids.append(change.batch.data.column("_root_id"))
-        if ids and self._node.on_removed == "remove":
+        if ids and self._node.on_removed != "ignore":
             await outlet.send(Removal.of(ids, kept))
 
     async def commit(self, epoch: int) -> Part | None:

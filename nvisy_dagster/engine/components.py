@@ -7,6 +7,7 @@ from typing import Any
 from nvisy_dagster.compiler import Node, Plan
 from nvisy_dagster.engine.calls import Caller
 from nvisy_dagster.engine.failure import NodeError, first_node_error, node_error
+from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.sdk import Component, Connection, Progress, Sink, TransientError
 
 
@@ -17,14 +18,20 @@ class Components:
         plan: The plan.
         connections: Resolved connections by name.
         progress: What a sink is told when it starts.
+        lease: Under which a sink starts: it discards what no checkpoint covers.
     """
 
     def __init__(
-        self, plan: Plan, connections: Mapping[str, Connection], progress: Progress
+        self,
+        plan: Plan,
+        connections: Mapping[str, Connection],
+        progress: Progress,
+        lease: Lease,
     ) -> None:
         self._plan = plan
         self._connections = connections
         self._progress = progress
+        self._lease = lease
         self._opened: dict[str, Component[Any]] = {}
 
     def __getitem__(self, node_id: str) -> Component[Any]:
@@ -47,7 +54,7 @@ class Components:
         if not isinstance(component, Sink):
             return
         try:
-            await component.start(self._progress)
+            await self._lease.guarded(component.start)(self._progress)
         except TransientError:
             del self._opened[node.id]
             await component.__aexit__(None, None, None)

@@ -21,6 +21,7 @@ from anyio import to_thread
 
 from nvisy_dagster.engine.checkpoint import Part
 from nvisy_dagster.engine.failpoint import failpoint
+from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.rejection import Rejected
 from nvisy_dagster.engine.storage import (
     names,
@@ -85,16 +86,23 @@ class DeadLetters:
         folder: Where the letters of the attempt chain are kept.
         origin: Where these come from.
         listed: What the checkpoint lists for the node; other files are removed.
+        lease: Under which they are removed.
     """
 
-    def __init__(self, folder: Path, origin: LetterOrigin, listed: Sequence[Part] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        origin: LetterOrigin,
+        listed: Sequence[Part] = (),
+        lease: Lease | None = None,
+    ) -> None:
         self._folder = folder / safe_name(origin.node)
         self._origin = origin
         # Of its own: a worker that was taken for dead never writes over what is listed.
         self._name = uuid.uuid4().hex[:12]
         self._open: list[_OpenPart] = []
         self._turn = anyio.Lock()
-        _remove_all_but({part.file for part in listed}, self._folder)
+        _remove_all_but({part.file for part in listed}, self._folder, lease)
 
     async def add(self, rejected: Rejected) -> None:
         """Keep records that were refused.
@@ -210,9 +218,12 @@ class _OpenPart:
         self.file.unlink(missing_ok=True)
 
 
-def _remove_all_but(listed: Collection[str], folder: Path) -> None:
+def _remove_all_but(listed: Collection[str], folder: Path, lease: Lease | None) -> None:
     # What an object store holds, and what was not published there.
     there = {*names(folder), *(os.listdir(folder) if folder.is_dir() else ())}  # noqa: PTH208 - names
+    if lease is not None:
+        # After the listing: a later holder's files, whose names are its own, are not in it.
+        lease.check()
     for name in there:
         if name.endswith((".tmp", ".arrow")) and name not in listed:
             remove_file(folder / name)

@@ -1,8 +1,8 @@
 """The dead letters of one graph, to be listed, read and marked.
 
-A record that fails at the same node again, in a later run, has the same letter: of its attempt
-chains the latest counts. A mark says what became of a letter in one chain; a later failure of the
-same record is not marked by it.
+A record that fails at the same node again, in a later run, has the same letter: the attempt chain
+in which it failed last counts. A mark says what became of a letter in one file; a later failure of
+the same record is not marked by it, even in the same chain, which a stage may begin anew.
 """
 
 import datetime as dt
@@ -40,11 +40,13 @@ LISTED = pa.schema([
 _MARK = pa.schema([
     pa.field("letter_id", pa.binary(16)),
     pa.field("chain", pa.string()),
+    pa.field("part", pa.string()),
     pa.field("mark", pa.string()),
     pa.field("marked_by", pa.string()),
     pa.field("marked_at", pa.timestamp("us", "UTC")),
 ])
-_KEY = ["letter_id", "chain"]
+KEY = ["letter_id", "chain", "part"]
+"""Tells one failure of a record from a later one."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,10 @@ class DeadLetterBox:
         """
         chains = chains_of(self.folder)
         tables: list[pa.Table] = []
-        for number, chain in enumerate(chains):
+        for chain in chains:
             index = chain_index(self.folder, chain)
             if index.num_rows:
-                index = index.append_column("chain", pa.repeat(pa.scalar(chain), len(index)))
-                order = pa.repeat(pa.scalar(number, pa.int32()), len(index))
-                tables.append(index.append_column("order", order))
+                tables.append(index.append_column("chain", pa.repeat(pa.scalar(chain), len(index))))
         if not tables:
             return LISTED.empty_table()
         letters = _latest(pa.concat_tables(tables).combine_chunks())
@@ -138,7 +138,7 @@ class DeadLetterBox:
         """Say what became of letters; durable on return. Marking again changes nothing.
 
         Args:
-            letters: Some of those that are listed: columns `letter_id` and `chain`.
+            letters: Some of those that are listed: columns `letter_id`, `chain` and `part`.
             mark: What became of them.
             by: The run that replayed them.
 
@@ -153,6 +153,7 @@ class DeadLetterBox:
             [
                 letters["letter_id"].combine_chunks(),
                 letters["chain"].combine_chunks(),
+                letters["part"].combine_chunks(),
                 pa.repeat(pa.scalar(mark), n),
                 pa.nulls(n, pa.string()) if by is None else pa.repeat(pa.scalar(by), n),
                 pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
@@ -173,13 +174,13 @@ class DeadLetterBox:
     def _marked(self, letters: pa.Table) -> pa.Table:
         marks = self._read_marks()
         if marks.num_rows:
-            latest = marks.group_by(_KEY, use_threads=False).aggregate([
+            latest = marks.group_by(KEY, use_threads=False).aggregate([
                 ("mark", "last"),
                 ("marked_by", "last"),
                 ("marked_at", "max"),
             ])
             latest = latest.rename_columns(_renamed(latest.schema.names))
-            letters = letters.join(latest, _KEY, join_type="left outer")
+            letters = letters.join(latest, KEY, join_type="left outer")
         else:
             letters = letters.append_column("mark", pa.nulls(len(letters), pa.string()))
             letters = letters.append_column("marked_by", pa.nulls(len(letters), pa.string()))
@@ -202,14 +203,24 @@ class DeadLetterBox:
 
 
 def _read_mark(file: Path) -> pa.Table:
-    return pq.read_table(fetch(file)).cast(_MARK)
+    marks = pq.read_table(fetch(file))
+    if "part" not in marks.schema.names:
+        # Of an earlier version. Which failure it meant is not known: the letter is open again.
+        marks = marks.add_column(2, "part", pa.nulls(len(marks), pa.string()))
+    return marks.cast(_MARK)
 
 
 def _latest(letters: pa.Table) -> pa.Table:
-    """The letters of each id that the latest chain left."""
-    latest = letters.group_by("letter_id").aggregate([("order", "max")])
-    latest = latest.rename_columns({"order_max": "order"})
-    return letters.join(latest, ["letter_id", "order"], join_type="left semi").drop_columns("order")
+    """The letters of each id that the chain left in which it failed last.
+
+    By time, not by the names of chains: a run that was cut off may go on after a replay.
+    """
+    failures = letters.group_by(["letter_id", "chain"]).aggregate([("failed_at", "max")])
+    # Of two that failed at the same moment the chain that began later counts.
+    failures = failures.sort_by([("failed_at_max", "ascending"), ("chain", "ascending")])
+    latest = failures.group_by("letter_id", use_threads=False).aggregate([("chain", "last")])
+    latest = latest.rename_columns({"chain_last": "chain"})
+    return letters.join(latest, ["letter_id", "chain"], join_type="left semi")
 
 
 def _renamed(names: list[str]) -> list[str]:

@@ -92,6 +92,8 @@ class VersionedDocument(Generic[M]):
     def remove(self) -> None:
         """Remove a document on local disk, for good."""
         if self._path.exists():
+            if self._fence is not None:
+                self._fence.check()
             with told(self._path):
                 self._path.unlink()
                 sync_folder(self._path.parent)

@@ -114,6 +114,8 @@ class Lease:
 
     def __enter__(self) -> Self:
         self._acquire()
+        # A process that stood still right here must not take away what its successor writes.
+        self._confirm()
         storage.remove_temporary(self._stage)
         self._heart = threading.Thread(target=self._beat, name="nvisy-lease", daemon=True)
         self._heart.start()

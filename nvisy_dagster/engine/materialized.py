@@ -20,6 +20,7 @@ from nvisy_dagster.engine.message import Removal
 from nvisy_dagster.engine.storage import fetch, names, publish, remove_file, reveal, told
 
 _PART = re.compile(r"(\d{10,})(-\d+)?\.arrow")
+_HOLDER = re.compile(r"-(\d+)\.(?:arrow|tmp)$")
 
 
 class Manifest(BaseModel):
@@ -69,6 +70,9 @@ class PartWriter:
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name in {*names(folder), *(file.name for file in folder.iterdir())}:
+                holder = _HOLDER.search(name)
+                if lease is not None and holder and int(holder[1]) > lease.token:
+                    continue  # of a later holder: this one was taken for dead
                 found = _PART.fullmatch(name)
                 if name.endswith(".tmp") or (found and int(found[1]) > after_epoch):
                     remove_file(folder / name)

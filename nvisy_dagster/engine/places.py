@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nvisy_dagster.compiler import Node, Plan, Stage
 from nvisy_dagster.engine.checkpoint import CheckpointStore
+from nvisy_dagster.engine.dead_letter import listed_as
 from nvisy_dagster.engine.failure import NodeError, node_error
 from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.materialized import Manifest
@@ -76,16 +77,20 @@ def discard_rivals(plan: Plan, stage: Stage, folder: Path, run_id: str) -> None:
     """Discard the progress that other versions of this stage made in the same attempt chain.
 
     Going on from it, once the graph is changed back, would trust sinks that this stage has written
-    to meanwhile.
+    to meanwhile, and dead letters that it has removed.
 
     Raises:
         RunConflictError: Another live run holds one of them.
     """
     sinks = {node for node in stage.nodes if plan.nodes[node].kind == "sink"}
+    letters = {listed_as(node) for node in stage.nodes}
     for name in sorted(names(folder.parent)):
         rival = folder.parent / name
         file = rival / "checkpoint.json"
-        if rival != folder and sinks & CheckpointStore(file).read().counts.keys():
+        if rival == folder:
+            continue
+        made = CheckpointStore(file).read()
+        if sinks & made.counts.keys() or letters & made.parts.keys():
             with Lease(rival, run_id) as lease:
                 CheckpointStore(file, lease).discard()
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from nvisy_dagster.engine.failure import NodeError
@@ -193,8 +194,9 @@ def select(batch: pa.RecordBatch, guilty: dict[int, str], tag: str) -> Rejected:
 
 def without(batch: pa.RecordBatch, guilty: dict[int, str]) -> pa.RecordBatch:
     """The innocent rows."""
-    mask = pa.array([row not in guilty for row in range(batch.num_rows)], pa.bool_())
-    return batch.filter(mask)
+    mask = np.ones(batch.num_rows, np.bool_)
+    mask[list(guilty)] = False
+    return batch.filter(pa.array(mask))
 
 
 def failed_records(node: str, rejected: Rejected) -> NodeError:

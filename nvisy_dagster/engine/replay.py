@@ -17,7 +17,7 @@ from anyio import to_thread
 
 from nvisy_dagster.compiler import Edge, Node, Output, Plan
 from nvisy_dagster.compiler.stages import plan_stages
-from nvisy_dagster.engine.dead_letter_box import ALL, DeadLetterBox, LetterFilter
+from nvisy_dagster.engine.dead_letter_box import ALL, KEY, DeadLetterBox, LetterFilter
 from nvisy_dagster.engine.dead_letter_listing import FOLDER, LISTING, keep_listing
 from nvisy_dagster.engine.drain import StopRequest
 from nvisy_dagster.engine.failpoint import failpoint
@@ -81,19 +81,30 @@ def source_id(node: str) -> str:
     return f"{SOURCE_PREFIX}{node}"
 
 
-def replay_plan(plan: Plan, records: ReplayRecords, selection: Selection) -> Plan:
+def replay_plan(
+    plan: Plan, records: ReplayRecords, selection: Selection, closed: frozenset[bytes] = frozenset()
+) -> Plan:
     """The part of a plan that letters run through, with a source of their records for each node.
 
     Args:
         plan: The compiled graph.
         records: The records to read.
         selection: Whose records they are.
+        closed: Letters whose records are left out.
     """
     kept = _behind(plan, records.files)
     edges = [edge for edge in plan.edges if edge.output.node in kept and edge.target in kept]
     edges += [Edge(Output(source_id(node)), node, "streamed") for node in records.files]
     sources = {
-        source_id(node): _source(node, selection.folder / "records" / file, selection.id)
+        source_id(node): _source(
+            node,
+            ReplayParams(
+                path=selection.folder / "records" / file,
+                replay=selection.id,
+                node=node,
+                closed=closed,
+            ),
+        )
         for node, file in records.files.items()
     }
     policies = {
@@ -121,13 +132,13 @@ def _behind(plan: Plan, nodes: Mapping[str, object]) -> set[str]:
     return found
 
 
-def _source(node: str, path: Path, selection: str) -> Node:
+def _source(node: str, params: ReplayParams) -> Node:
     return Node(
         id=source_id(node),
         kind="source",
         component_name=ReplaySource.name,
         component=ReplaySource,
-        params=ReplayParams(path=path, replay=selection),
+        params=params,
         connection=None,
         policies=Policies(),
         output=None,
@@ -204,7 +215,8 @@ class Replay:
                 return ReplayResult(
                     self._run_id, chosen.id, 0, 0, 0, records.refused, {}, resumed=False
                 )
-            plan = replay_plan(self._plan, records, chosen)
+            closed = await to_thread.run_sync(_closed, self._box, letters)
+            plan = replay_plan(self._plan, records, chosen, closed)
             if planned is not None:
                 planned(plan)
             progress = _completed(chosen, plan)
@@ -276,9 +288,14 @@ class Replay:
 
 def _open(box: DeadLetterBox, letters: pa.Table) -> pa.Table:
     """Those of the letters that are open."""
-    keys = ["letter_id", "chain"]
-    still_open = box.letters().select(keys).group_by(keys).aggregate([])
-    return letters.join(still_open, keys, join_type="left semi")
+    still_open = box.letters().select(KEY).group_by(KEY).aggregate([])
+    return letters.join(still_open, KEY, join_type="left semi")
+
+
+def _closed(box: DeadLetterBox, letters: pa.Table) -> frozenset[bytes]:
+    """Those that are open no more, since they were selected."""
+    still_open = _open(box, letters)["letter_id"].to_pylist()
+    return frozenset(letters["letter_id"].to_pylist()).difference(still_open)
 
 
 def _attempts(letters: pa.Table) -> dict[bytes, int]:
@@ -321,7 +338,7 @@ def raise_refused(refused: Sequence[Refused]) -> None:
     noun = "letter" if count == 1 else "letters"
     raise ReplayError(
         f"{count:,} {noun} cannot be replayed. {'; '.join(told[:SHOWN])}{more}",
-        remedy="they stay as they are: bring the node or its columns back, or discard them with "
+        remedy="they stay as they are: put right what is said of them, or discard them with "
         "`nvisy dead-letters discard`; the others were replayed",
     )
 

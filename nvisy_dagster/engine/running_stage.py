@@ -90,7 +90,7 @@ class RunningStage:
             partial=context.partial,
             graph=plan.name,
         )
-        self.components = Components(plan, context.connections, progress)
+        self.components = Components(plan, context.connections, progress, self.lease)
         self.writers: dict[str, PartWriter] = {}
         self.removed: dict[str, RemovalWriter] = {}
         self.changes: dict[str, ChangeReader] = {}
@@ -148,7 +148,9 @@ class RunningStage:
         await stoppable(self._run, self.context.stop, self._drain)
 
     async def _drain(self) -> RunStoppedError:
-        if not (self.flowing and self.wiring.may_cut):
+        if not self.flowing:
+            return RunStoppedError("the run was stopped before it read anything", drained=True)
+        if not self.wiring.may_cut:
             return RunStoppedError("the run was stopped")
         seconds = self.plan.defaults.timeout.drain_seconds
         self.epochs.stop()
@@ -302,7 +304,7 @@ class RunningStage:
             node.id, self.context.run_id, self.epochs.cursors, self.context.attempts
         )
         listed = self.epochs.start.parts.get(listed_as(node.id), [])
-        letters = DeadLetters(self.context.dead_letters, origin, listed)
+        letters = DeadLetters(self.context.dead_letters, origin, listed, self.lease)
         self.letters.append(letters)
         return RunningNode(
             node=node,

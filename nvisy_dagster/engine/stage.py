@@ -9,7 +9,7 @@ from nvisy_dagster.compiler import Plan, Stage
 from nvisy_dagster.engine import allocators
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.drain import RunStoppedError, failed_while_stopping
-from nvisy_dagster.engine.failure import StorageError, first_node_error
+from nvisy_dagster.engine.failure import NodeError, StorageError, first_node_error
 from nvisy_dagster.engine.lease import FencedError, Lease
 from nvisy_dagster.engine.places import basis, check_apart, discard_rivals
 from nvisy_dagster.engine.replay_selection import refuse_replay
@@ -65,6 +65,9 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
                         # Its own cause; the group holds the error and would hide where it began.
                         raise error from error.__cause__
                     checkpoint = _checkpoint(plan, stage, context, store)
+                except NodeError as error:
+                    await _tell_if_fenced(lease, error)
+                    raise
                 else:
                     return running.result()
 

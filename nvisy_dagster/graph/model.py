@@ -115,9 +115,10 @@ class SourceNode(NodeBase):
     incremental: StrictBool = False
     """Read only what changed since the last run that succeeded, and remove from the sinks what is
     gone or was replaced. The first run reads everything."""
-    on_removed: Literal["remove", "ignore"] = "remove"
-    """What an incremental run does about records that are gone: `remove` what was made of them, or
-    `ignore` it, for sinks that cannot remove."""
+    on_removed: Literal["remove", "all", "ignore"] = "remove"
+    """What an incremental run does about records that are gone: `remove` what was made of them, but
+    fail when all of 10 or more objects are gone at once because the place is empty or another one;
+    `all` removes it then too; `ignore` lets it stay, for sinks that cannot remove."""
 
 
 class ActionNode(NodeBase):

@@ -62,3 +62,6 @@ class Bookmark:
     """The rows that this run has committed: it goes on from the cursor."""
     touched: Sequence[pa.RecordBatch] = ()
     """What runs that did not come to their end may have sent, in any order."""
+    may_empty: bool = False
+    """Whether everything may be gone at once. If not, a source that finds nothing where there was
+    much refuses: a disk that is not mounted looks the same."""

@@ -6,9 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from tabular_batches import articles, batch_of, edge
 
+from nvisy_connectors.tabular import reasons
 from nvisy_connectors.tabular.branch import Branch, BranchParams
 from nvisy_connectors.tabular.filter import Filter, FilterParams
 from nvisy_connectors.tabular.map import Map, MapParams
@@ -294,8 +297,72 @@ def test_every_failing_row_is_named_however_many():
     with pytest.raises(DataError) as failed:
         mapped(batch, set={"n": "x::INT"})
     assert sorted(failed.value.rows) == [*range(500), 501]
-    assert "like other rows" in failed.value.rows[501]
+    assert len(failed.value.rows[501]) < 400
     assert len(str(failed.value)) < 1000
+
+
+def test_reasons_of_many_kinds_are_not_all_asked_for_and_those_of_equal_rows_are_shared():
+    batch = batch_of({"x": ["bad"] * 50 + [f"bad{i}" for i in range(50)] + ["bad", "2020-01-01"]})
+    with pytest.raises(DataError) as failed:
+        mapped(batch, set={"n": "x::DATE"})
+    told = failed.value.rows
+    assert sorted(told) == list(range(101))
+    assert told[100] == told[0]
+    assert 'invalid date field format: "bad"' in told[0]
+    assert 'invalid date field format: "bad7"' in told[57]
+    assert told[99] == "expression 'set.n': it fails, like other rows of the batch"
+
+
+REASONED = [
+    "x::INT",
+    "X::DOUBLE + 1 > 2",
+    "abs(x::INT) > 1 AND y = 'a'",
+    "CASE WHEN y = 'a' THEN x::INT ELSE y::INT END",
+    "x::INT + x::TINYINT",
+    "y = 'a' OR x::INT = 1",
+    "coalesce(TRY(x::INT), y::INT)",
+    "trim(x)::INT",
+    "x::INT + y::INT",
+]
+
+
+@pytest.mark.parametrize("expression", REASONED)
+@settings(max_examples=15, deadline=None)
+@given(
+    values=st.lists(
+        st.tuples(
+            st.one_of(
+                st.none(),
+                st.sampled_from(["1", "300", "a", "", "1e400", "{}", "9" * 30, "'", "a\nb", '"']),
+                st.text(st.characters(exclude_categories=["Cs"])),
+            ),
+            st.sampled_from(["a", "1", "b", None]),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_the_reasons_of_many_rows_are_those_of_each_row_alone(expression, values):
+    batch = batch_of(
+        pa.record_batch({
+            "x": pa.array([x for x, _ in values], pa.string()),
+            "y": pa.array([y for _, y in values], pa.string()),
+        })
+    )
+    told = reasons_of(expression, batch)
+    reasons.memory_of.cache_clear()
+    for row in range(batch.num_rows):
+        alone = reasons_of(expression, batch.slice(row, 1))
+        assert told.get(row) == alone.get(0)
+        reasons.memory_of.cache_clear()
+
+
+def reasons_of(expression: str, batch: pa.RecordBatch) -> dict[int, str]:
+    try:
+        mapped(batch, set={"n": expression})
+    except DataError as error:
+        return error.rows
+    return {}
 
 
 def test_huge_integers_fail_instead_of_turning_into_other_numbers():

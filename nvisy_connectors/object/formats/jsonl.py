@@ -62,6 +62,8 @@ class JsonlReader(Reader):
     primitive: ClassVar[str] = "row"
     _expects_bad = False
     """Whether the block before had bad lines: then the next one is not tried as a whole."""
+    _effort = 0
+    """What it took to find them."""
 
     @staticmethod
     def declared(params: ReadParams) -> pa.Schema | None:
@@ -188,7 +190,9 @@ class JsonlReader(Reader):
             tables.append(found.rows)
             origins.append(Origin(block.info, found.numbers))
             before = ends[-1] if ends else 0
-            bad += [(before + one.line.row, self._rejected(one)) for one in found.bad]
+            if found.bad:
+                uri = self.folder.uri(block.info.key)
+                bad += [(before + one.line.row, _rejected(one, uri)) for one in found.bad]
             ends.append(before + found.rows.num_rows + len(found.bad))
         columns = tables[0] if len(tables) == 1 else pa.concat_batches(tables)
         return _Decoded(enclose(columns, origins, self.folder), blocks, ends, bad)
@@ -207,23 +211,12 @@ class JsonlReader(Reader):
         except pa.ArrowInvalid:
             pass
         if self.rejects:
-            found = salvage(block, schema, declared=declared)
-            self._expects_bad = bool(found.bad)
+            found = salvage(block, schema, declared=declared, effort=self._effort)
+            self._expects_bad, self._effort = bool(found.bad), found.effort
             return found
         found = jsonl_errors.bad_lines(block, schema, declared=declared)
         remedy = jsonl_errors.MEND if declared else jsonl_errors.DECLARE
         raise jsonl_errors.data_error(found, self.folder.uri(block.info.key), remedy)
-
-    def _rejected(self, bad: BadLine) -> RejectedRecord:
-        line = bad.line
-        return RejectedRecord(
-            uri=self.folder.uri(line.block.info.key),
-            position=line.number,
-            data=None if line.block.too_long else line.data,
-            reason=f"line {line.number} (byte {line.start}): {bad.reason}",
-            tag=bad.tag,
-            metadata={"line": line.number, "byte": line.start},
-        )
 
     def _cut(
         self, group: _Decoded, skipped: int, token: str | None
@@ -232,6 +225,18 @@ class JsonlReader(Reader):
             end = min(start + self.params.batch_rows, group.records)
             rows, bad = group.cut(start, end)
             yield Batch(rows, _cursor(group, end, token), bad)
+
+
+def _rejected(bad: BadLine, uri: str) -> RejectedRecord:
+    line = bad.line
+    return RejectedRecord(
+        uri=uri,
+        position=line.number,
+        data=None if line.block.too_long else line.data,
+        reason=f"line {line.number} (byte {line.start}): {bad.reason}",
+        tag=bad.tag,
+        metadata={"line": line.number, "byte": line.start},
+    )
 
 
 def _left_out(block: Block, schema: pa.Schema) -> Salvaged:

@@ -43,7 +43,8 @@ class BadLine:
 
 def explain(line: Line, schema: pa.Schema, *, declared: bool) -> BadLine:
     """Why a line is no row of the schema."""
-    return BadLine(line, *_reason(line, schema, declared=declared))
+    found = doubt(line, schema, declared=declared)
+    return found or BadLine(line, "it must hold one JSON object")
 
 
 def is_json(data: bytes) -> bool:
@@ -51,9 +52,22 @@ def is_json(data: bytes) -> bool:
     return _syntax(data)[0] is None
 
 
-def mismatch(data: bytes, schema: pa.Schema, *, declared: bool) -> str | None:
-    """Why a JSON object does not fit a schema, as far as its fields and their kinds tell."""
-    return _mismatch(_syntax(data)[2], pa.struct(list(schema)), "", declared=declared)
+def doubt(line: Line, schema: pa.Schema, *, declared: bool) -> BadLine | None:
+    """Why a line is no row of the schema; `None` if it is one."""
+    if told := mismatch(line, schema, declared=declared):
+        return told
+    try:
+        parse(_block([line]), schema, declared=declared)
+    except pa.ArrowInvalid as error:
+        return BadLine(line, _arrow_reason(error))
+    return None
+
+
+def mismatch(line: Line, schema: pa.Schema, *, declared: bool) -> BadLine | None:
+    """Why a line is no row of the schema, as far as its fields and their kinds tell."""
+    reason, tag, value = _syntax(line.data)
+    reason = reason or _mismatch(value, pa.struct(list(schema)), "", declared=declared)
+    return BadLine(line, reason, tag) if reason else None
 
 
 def bad_lines(block: Block, schema: pa.Schema, *, declared: bool) -> list[BadLine]:
@@ -144,23 +158,10 @@ def _fits(lines: Sequence[Line], schema: pa.Schema, *, declared: bool) -> bool:
     return line_numbers(block, rows) is not None
 
 
-def _reason(line: Line, schema: pa.Schema, *, declared: bool) -> tuple[str, str]:
-    reason, tag, value = _syntax(line.data)
-    if not reason:
-        reason = _mismatch(value, pa.struct(list(schema)), "", declared=declared)
-    if reason:
-        return reason, tag
-    try:
-        parse(_block([line]), schema, declared=declared)
-    except pa.ArrowInvalid as error:
-        return _arrow_reason(error), tag
-    return "it must hold one JSON object", tag
-
-
 def _syntax(data: bytes) -> tuple[str | None, str, Any]:
     """Why a line is no JSON object, the tag of that; and its value."""
     try:
-        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+        value = _DECODER.decode(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8: {error.reason} at byte {error.start} of the line"
         return reason, "encoding", None
@@ -182,6 +183,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"field {name!r} occurs twice")
         found[name] = value
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _mismatch(value: Any, kind: pa.DataType, path: str, *, declared: bool) -> str | None:  # noqa: ANN401

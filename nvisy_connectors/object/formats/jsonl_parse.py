@@ -14,6 +14,9 @@ MAX_DEPTH = 200
 
 _BLANK = b" \t\r"
 _OPEN, _CLOSE = b"{}"
+_NEWLINE = b"\n"[0]
+_OTHER_BRACKET = 0x20
+"""The bit by which `{` and `}` differ from `[` and `]`."""
 _NULL_FIRST = re.compile(rb"[ \t\r\n]*null")
 
 
@@ -109,15 +112,20 @@ def nesting(data: bytes) -> int:
 
     Brackets within texts are counted too, so the exact depth is only worked out where that matters.
     """
-    worst = 0
-    for line in data.split(b"\n"):
-        if line.count(b"{") + line.count(b"[") > MAX_DEPTH:
-            bare = re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", line)
-            codes = np.frombuffer(bare, np.uint8)
-            opens = np.isin(codes, (0x7B, 0x5B)).astype(np.int32)
-            closes = np.isin(codes, (0x7D, 0x5D)).astype(np.int32)
-            worst = max(worst, int(np.cumsum(opens - closes).max(initial=0)))
-    return worst
+    codes = np.frombuffer(data, np.uint8)
+    ends = np.append(np.flatnonzero(codes == _NEWLINE), len(codes))
+    # The two brackets, and their closing ones, differ in one bit.
+    opens = np.flatnonzero((codes | _OTHER_BRACKET) == _OPEN)
+    many = np.diff(np.searchsorted(opens, ends), prepend=0) > MAX_DEPTH
+    lines = (data[ends[at - 1] + 1 if at else 0 : ends[at]] for at in np.flatnonzero(many))
+    return max((_depth(line) for line in lines), default=0)
+
+
+def _depth(line: bytes) -> int:
+    bare = re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", line)
+    codes = np.frombuffer(bare, np.uint8) | _OTHER_BRACKET
+    steps = (codes == _OPEN).astype(np.int32) - (codes == _CLOSE)
+    return int(np.cumsum(steps).max(initial=0))
 
 
 def _read(data: bytes | pa.Buffer, schema: pa.Schema | None, unexpected: str) -> pa.Table:

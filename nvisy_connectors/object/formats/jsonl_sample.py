@@ -7,18 +7,19 @@ make the others bad.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from nvisy_connectors.object.formats.jsonl_errors import is_json
+from nvisy_connectors.object.formats.jsonl_errors import Line, is_json, mismatch
 from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer_lines
-from nvisy_connectors.object.formats.jsonl_sieve import json_lines, typed_lines
+from nvisy_connectors.object.formats.jsonl_sieve import json_lines, small_lines, typed_lines
 from nvisy_connectors.object.formats.line_blocks import Block
 from nvisy_connectors.object.formats.line_table import Indexes, LineTable
 
-VOTERS = 4096
+VOTERS = 1024
 """Lines that are looked at one by one, at first."""
 
 _KINDS: dict[type, str] = {
@@ -47,20 +48,36 @@ def infer_leniently(blocks: Sequence[Block]) -> pa.Schema:
     """
     tables = [LineTable(block) for block in blocks]
     braced = [(lines, np.flatnonzero(lines.look()[1])) for lines in tables]
-    sound = [(lines, good[json_lines(lines, good)]) for lines, good in braced]
+    sound = [
+        (lines, json_lines(lines, good, partial(_is_inferable, lines))) for lines, good in braced
+    ]
     try:
         return _inferred(sound)
     except pa.ArrowInvalid:
+        sound = [
+            (lines, small_lines(lines, good, partial(_is_inferable, lines)))
+            for lines, good in sound
+        ]
         count = sum(len(good) for _, good in sound)
     try:
         # A part of them votes; those that contradict the outcome are left out.
         told = _loose(_voted(sound, 1 + count // VOTERS))
-        agreeing = [
-            (lines, good[typed_lines(lines, good, told, declared=True)]) for lines, good in sound
-        ]
-        return _inferred(agreeing)
+        return _inferred([(lines, _agreeing(lines, good, told)) for lines, good in sound])
     except pa.ArrowInvalid:
         return _voted(sound, 1)
+
+
+def _is_inferable(lines: LineTable, index: int) -> bool:
+    line = lines.line(index)
+    return is_json(line) and bool(_inferable([line]))
+
+
+def _agreeing(lines: LineTable, good: Indexes, told: pa.Schema) -> Indexes:
+    def agrees(index: int) -> bool:
+        line = Line(lines.block, 0, 0, 0, lines.line(index))
+        return mismatch(line, told, declared=True) is None
+
+    return typed_lines(lines, good, told, agrees, no_others=False)
 
 
 def _inferred(sound: Sound) -> pa.Schema:

@@ -10,57 +10,79 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from nvisy_connectors.object.formats.jsonl_errors import is_json, mismatch
-from nvisy_connectors.object.formats.line_table import Indexes, LineTable, Mask
+from nvisy_connectors.object.formats.line_table import Indexes, LineTable
 
-_JSON = "json_valid(line)"
+_JSON = "select coalesce(json_valid(line), false) as fits from lines"
+_BIG = r"[:,[]\s*-?[0-9.]+[eE][+]?[0-9]{3}"
+_SMALL = f"select coalesce(not regexp_matches(line, '{_BIG}'), false) as fits from lines"  # noqa: S608 - our own SQL
 _WHOLE = ("UBIGINT", "BIGINT")
 _NUMBER = (*_WHOLE, "DOUBLE", "HUGEINT")
 
 
-def json_lines(lines: LineTable, wanted: Indexes) -> Mask:
-    """Which of some lines are JSON objects, as far as can be told at once."""
-    return _sieve(lines, wanted, _JSON, is_json)
+def json_lines(lines: LineTable, wanted: Indexes, confirm: Callable[[int], bool]) -> Indexes:
+    """Those of some lines that are JSON, as far as can be told at once.
+
+    Args:
+        lines: The lines of a block.
+        wanted: Which of them; they are UTF-8.
+        confirm: Whether a suspected line is sound after all.
+    """
+    return _sieve(lines, wanted, _JSON, confirm)
 
 
-def typed_lines(lines: LineTable, wanted: Indexes, schema: pa.Schema, *, declared: bool) -> Mask:
-    """Which of some JSON objects fit a schema, as far as can be told at once."""
+def small_lines(lines: LineTable, wanted: Indexes, confirm: Callable[[int], bool]) -> Indexes:
+    """Those of some lines without a number too big for a float; what is left to `confirm`."""
+    return _sieve(lines, wanted, _SMALL, confirm)
 
-    def fits(data: bytes) -> bool:
-        return mismatch(data, schema, declared=declared) is None
 
-    return _sieve(lines, wanted, _condition(schema, declared=declared), fits)
+def typed_lines(
+    lines: LineTable,
+    wanted: Indexes,
+    schema: pa.Schema,
+    confirm: Callable[[int], bool],
+    *,
+    no_others: bool,
+) -> Indexes:
+    """Those of some JSON objects that fit a schema, as far as can be told at once.
+
+    Args:
+        lines: The lines of a block.
+        wanted: Which of them; they are JSON objects.
+        schema: What they must fit.
+        confirm: Whether a suspected line is sound after all.
+        no_others: Whether a field that is not in the schema is suspicious too; slower.
+    """
+    return _sieve(lines, wanted, _typed(schema, no_others=no_others), confirm)
 
 
 def _sieve(
-    lines: LineTable, wanted: Indexes, condition: str, confirm: Callable[[bytes], bool]
-) -> Mask:
-    passed = np.ones(len(wanted), np.bool_)
+    lines: LineTable, wanted: Indexes, query: str, confirm: Callable[[int], bool]
+) -> Indexes:
     if not _has_duckdb() or not len(wanted):
-        return passed
-    relation = _database().from_arrow(pa.table({"line": lines.texts(wanted)}))
-    query = f"select coalesce({condition}, false) as fits from lines"  # noqa: S608 - our own SQL
-    fits = relation.query("lines", query).to_arrow_table().column("fits").to_numpy()
-    for place in np.flatnonzero(~fits):
-        passed[place] = confirm(lines.line(int(wanted[place])))
-    return passed
+        return wanted
+    relation = _cursor().from_arrow(pa.table({"line": lines.texts(wanted)}))
+    fits = relation.query("lines", query).to_arrow_table().column("fits").to_numpy()[wanted]
+    fits[~fits] = [confirm(int(index)) for index in wanted[~fits]]
+    return wanted[fits]
 
 
-def _condition(schema: pa.Schema, *, declared: bool) -> str:
-    """SQL that is true for the lines whose fields are there and of the kinds of the columns."""
+def _typed(schema: pa.Schema, *, no_others: bool) -> str:
+    """SQL that is true for the lines whose fields are of the kinds of the columns."""
     fields = [field for field in schema if not set(field.name) & set("\"\\\\'")]
     paths = ", ".join(f"'$.\"{field.name}\"'" for field in fields)
-    kinds = f"json_type(line, [{paths}]::varchar[])"
+    # In a query of its own the kinds are worked out once; outside of it they have the name `k`.
+    read = f"json_type(line, [{paths}]::varchar[]) as k"
     tests = [
-        f"coalesce({kinds}[{place}], 'NULL') in ({_listed(_kinds(field.type))})"
+        f"coalesce(k[{place}] in ({_listed(_kinds(field.type))}), true)"
         for place, field in enumerate(fields, 1)
     ]
-    if not declared and len(fields) == len(schema):
-        tests.append(f"len(json_keys(line)) = len(list_filter({kinds}, lambda k: k is not null))")
-    return " and ".join(tests or ["true"])
+    if no_others and len(fields) == len(schema):
+        read += ", len(json_keys(line)) as keys"
+        tests.append("coalesce(keys = list_count(k), true)")
+    test = " and ".join(tests or ["true"])
+    return f"select {test} as fits from (select {read} from lines)"  # noqa: S608 - our own SQL
 
 
 def _kinds(kind: pa.DataType) -> Sequence[str]:
@@ -83,29 +105,37 @@ def _listed(kinds: Sequence[str]) -> str:
 
 
 class _Local(threading.local):
-    database: Any = None
+    cursor: Any = None
 
 
 _local = _Local()
+_opening = threading.Lock()
 
 
+def _cursor() -> Any:  # noqa: ANN401 - imported when used
+    if _local.cursor is None:
+        with _opening:
+            _local.cursor = _database().cursor()
+    return _local.cursor
+
+
+@cache
 def _database() -> Any:  # noqa: ANN401 - imported when used
-    if _local.database is None:
-        import duckdb
+    import duckdb
 
-        _local.database = duckdb.connect(
-            ":memory:",
-            config={
-                "threads": "1",
-                "temp_directory": "",
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "python_enable_replacements": "false",
-            },
-        )
-        _local.database.execute("SET enable_external_access = false")
-        _local.database.execute("SET lock_configuration = true")
-    return _local.database
+    database = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": "1",
+            "temp_directory": "",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
+        },
+    )
+    database.execute("SET enable_external_access = false")
+    database.execute("SET lock_configuration = true")
+    return database
 
 
 @cache

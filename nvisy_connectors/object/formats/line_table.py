@@ -10,7 +10,7 @@ import pyarrow as pa
 from nvisy_connectors.object.formats.line_blocks import Block
 
 _BLANK = b" \t\r"
-_OPEN, _CLOSE, _RETURN = b"{}\r"
+_OPEN, _CLOSE, _RETURN, _SPACE = b"{}\r "
 _ASCII = 0x80
 
 Mask = npt.NDArray[np.bool_]
@@ -40,22 +40,28 @@ class LineTable:
         """One line, without the newline."""
         return self.block.data[self.starts[index] : self.starts[index + 1]].removesuffix(b"\n")
 
-    @cached_property
-    def _texts(self) -> pa.Array:
-        buffers = [None, pa.py_buffer(self.starts), pa.py_buffer(self.block.data)]
-        return pa.Array.from_buffers(pa.large_binary(), self.count, buffers)
-
     def texts(self, wanted: Indexes) -> pa.Array:
-        """Some lines with their newlines; they must be UTF-8."""
-        return self._texts.take(pa.array(wanted)).view(pa.large_string())
+        """Some lines with their newlines, which must be UTF-8, and null for the others."""
+        mask = np.zeros(self.count, np.bool_)
+        mask[wanted] = True
+        shown = pa.py_buffer(np.packbits(mask, bitorder="little"))
+        buffers = [shown, pa.py_buffer(self.starts), pa.py_buffer(self.block.data)]
+        return pa.Array.from_buffers(pa.large_string(), self.count, buffers)
 
     def data(self, wanted: Indexes) -> pa.Buffer:
-        """Some lines, put together again."""
+        """Some lines, in order, with blanks in the place of those between them."""
         if not len(wanted):
             return pa.py_buffer(b"")
-        taken = self._texts.take(pa.array(wanted))
-        _, offsets, data = taken.buffers()
-        return data.slice(0, int(np.frombuffer(offsets, np.int64)[len(wanted)]))
+        begin, end = int(self.starts[wanted[0]]), int(self.starts[wanted[-1] + 1])
+        data = pa.py_buffer(self.block.data).slice(begin, end - begin)
+        seams = np.flatnonzero(np.diff(wanted) > 1)
+        if not len(seams):
+            return data
+        kept = np.frombuffer(data, np.uint8).copy()
+        ends, resumes = self.starts[wanted[seams] + 1], self.starts[wanted[seams + 1]]
+        for left, right in zip((ends - begin).tolist(), (resumes - begin).tolist(), strict=True):
+            kept[left:right] = _SPACE
+        return pa.py_buffer(kept)
 
     def look(self) -> tuple[Mask, Mask]:
         """Which lines are blank; and which begin with a brace, end with one and are UTF-8.

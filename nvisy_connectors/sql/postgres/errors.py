@@ -1,5 +1,6 @@
 """Which of our errors a failure of PostgreSQL is, by its SQLSTATE."""
 
+import re
 from typing import TYPE_CHECKING
 
 from nvisy_dagster.sdk import ConfigError, DataError, NvisyError, TransientError
@@ -32,17 +33,20 @@ _CONFIG_EXACTLY = {
     "53100": ("disk_full", "make room on the disk of the database"),
     "25006": ("refused", "connect to the primary server; this one only reads"),
 }
-_DEADLINE = "57014"
+_LONG = "cut checkpoints more often, or raise that limit for the user of the connection"
+_TIMEOUTS = {"57014": None, "25P03": _LONG, "25P04": _LONG}
+"""Of a statement; and the end of a session whose transaction was idle, or open, for too long."""
 
 _AUTH_WORDS = (
     "password authentication failed",
     "no password supplied",
     "authentication failed",
     "no pg_hba.conf entry",
-    "role ",
     "certificate",
     "does not support SSL",
 )
+_NO_ROLE = re.compile(r'role ".*" (does not exist|is not permitted to log in)')
+"""Not every word of a role: it may have too many sessions, for now."""
 
 
 def classify(error: "psycopg.Error", place: str) -> NvisyError:
@@ -56,8 +60,8 @@ def classify(error: "psycopg.Error", place: str) -> NvisyError:
     if state is None:
         return _of_connection(error, place)
     text = f"{place}: {told(error)}"
-    if state == _DEADLINE:
-        return TransientError(f"{text}", tag="timeout")
+    if state in _TIMEOUTS:
+        return TransientError(text, remedy=_TIMEOUTS[state], tag="timeout")
     group = state[:2]
     if state in _CONFIG_EXACTLY or (group in _CONFIG and state not in _CONFIG_EXACTLY):
         tag, remedy = _CONFIG_EXACTLY.get(state) or _CONFIG[group]
@@ -80,7 +84,7 @@ def _of_connection(error: "psycopg.Error", place: str) -> NvisyError:
     # The client tells no SQLSTATE of a session that never came to be, only the server's words.
     text = " ".join(str(error).split())
     told_text = f"{place}: {text[:_SHOWN]}"
-    if any(word in text for word in _AUTH_WORDS):
+    if any(word in text for word in _AUTH_WORDS) or _NO_ROLE.search(text):
         tag, remedy = _CONFIG["28"]
         return ConfigError(told_text, remedy=remedy, tag=tag)
     if "database " in text and "does not exist" in text:

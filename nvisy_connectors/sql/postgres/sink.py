@@ -317,7 +317,7 @@ class PostgresSink(Sink[PostgresSinkParams]):
                 lost = self._pending and self._session is None
                 # What only a change can mend is told as that, whatever is lost besides.
                 if lost and isinstance(failure, TransientError):
-                    raise self._lost(failure.message) from error
+                    raise self._lost(failure.message, failure.remedy) from error
                 raise failure from error
             except (ConfigError, DataError, TransientError):
                 raise
@@ -354,9 +354,10 @@ class PostgresSink(Sink[PostgresSinkParams]):
             with suppress(OSError):
                 await session.close()
 
-    def _lost(self, why: str) -> EpochLostError:
+    def _lost(self, why: str, remedy: str | None = None) -> EpochLostError:
         return EpochLostError(
-            f"{why}; what was written to {self._place()} since the last checkpoint is undone"
+            f"{why}; what was written to {self._place()} since the last checkpoint is undone",
+            remedy=remedy,
         )
 
     def _place(self) -> str:

@@ -75,7 +75,7 @@ async def _remove(running: RunningNode, sink: Sink[Any], removal: Removal) -> No
     gone = removal.effective()
     if len(gone):
         failpoint("sink.before_remove")
-        await running.caller.call(sink.remove, gone)
+        await running.caller.call(running.lease.guarded(sink.remove), gone)
         failpoint("sink.after_remove")
 
 
