@@ -19,7 +19,7 @@ from pausing import registry
 from review_graphs import NO_PAUSE, action, sink, source
 
 from nvisy_dagster.compiler import Plan, compile_graph
-from nvisy_dagster.engine import stage
+from nvisy_dagster.engine import running_stage
 from nvisy_dagster.engine.drain import RunStoppedError, StopRequest
 from nvisy_dagster.engine.run import RunResult, run_plan
 from nvisy_dagster.engine.wiring import Wiring
@@ -208,7 +208,7 @@ async def test_sources_that_ended_before_stay_ended(tmp_path: Path) -> None:
 @pytest.fixture
 def small_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader is never far ahead of the writers."""
-    monkeypatch.setattr(stage, "Wiring", lambda plan, part, _: Wiring(plan, part, 1000))
+    monkeypatch.setattr(running_stage, "Wiring", lambda plan, part, _: Wiring(plan, part, 1000))
 
 
 @pytest.mark.usefixtures("small_channels")
