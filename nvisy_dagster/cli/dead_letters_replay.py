@@ -25,7 +25,7 @@ from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.replay import begin_anew
 from nvisy_dagster.engine.replay_selection import Selection, select_letters, unfinished
-from nvisy_dagster.engine.storage import storage_root
+from nvisy_dagster.engine.storage_place import storage_root
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.translator.storage_folder import writable_storage
 

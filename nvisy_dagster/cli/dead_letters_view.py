@@ -19,7 +19,8 @@ from nvisy_dagster.cli.dead_letters_values import plain, readable
 from nvisy_dagster.cli.loading import FileErrors
 from nvisy_dagster.compiler import connections_beside
 from nvisy_dagster.engine.dead_letter_box import ALL, DeadLetterBox, LetterFilter, Status
-from nvisy_dagster.engine.storage import is_kept, storage_root
+from nvisy_dagster.engine.storage import is_kept
+from nvisy_dagster.engine.storage_place import storage_root
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.graph.load import load_graph
 from nvisy_dagster.sdk import ConfigError

@@ -39,7 +39,7 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
     if they were made with the same storage. History is kept in $DAGSTER_HOME, else in dagster/ in
     the storage folder.
     """
-    from nvisy_dagster.engine.storage import STORAGE_VARIABLE, storage_root
+    from nvisy_dagster.engine.storage_place import STORAGE_VARIABLE, storage_root
     from nvisy_dagster.sdk import ConfigError
 
     if find_spec("dagster_webserver") is None:

@@ -30,7 +30,7 @@ from nvisy_dagster.engine.failure import NodeError, RunConflictError
 from nvisy_dagster.engine.found import found_in_words
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.run import RunResult, run_plan
-from nvisy_dagster.engine.storage import storage_root
+from nvisy_dagster.engine.storage_place import storage_root
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.translator.storage_folder import writable_storage

@@ -23,14 +23,7 @@ from nvisy_dagster.engine.checkpoint import Part
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.rejection import Rejected
-from nvisy_dagster.engine.storage import (
-    names,
-    publish,
-    remove_file,
-    safe_name,
-    sync_folder,
-    told,
-)
+from nvisy_dagster.engine.storage import names, publish, remove_file, safe_name, sync_folder, told
 from nvisy_dagster.sdk.identity import child_ids, ids_to_array
 
 REASON = pa.schema([

@@ -10,15 +10,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from nvisy_dagster.engine.failure import RunConflictError, StorageError
-from nvisy_dagster.engine.storage import (
-    Fence,
-    read_model,
-    store_of,
-    sync_folder,
-    told,
-    undamaged,
-    write_json,
-)
+from nvisy_dagster.engine.storage import Fence, read_model, sync_folder, told, undamaged, write_json
+from nvisy_dagster.engine.storage_place import store_of
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")

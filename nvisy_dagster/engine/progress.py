@@ -20,13 +20,7 @@ from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.dead_letter_listing import keep_listing
 from nvisy_dagster.engine.documents import update_model
 from nvisy_dagster.engine.lease import Lease, read_lease
-from nvisy_dagster.engine.storage import (
-    is_file,
-    names,
-    read_model,
-    remove_folder,
-    safe_name,
-)
+from nvisy_dagster.engine.storage import is_file, names, read_model, remove_folder, safe_name
 from nvisy_dagster.sdk import NvisyError
 from nvisy_dagster.sdk.identity import format_ulid, ids_to_array, ulids
 

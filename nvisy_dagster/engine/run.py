@@ -16,7 +16,7 @@ from nvisy_dagster.engine.progress import ProgressStore
 from nvisy_dagster.engine.replay_selection import replays_folder
 from nvisy_dagster.engine.stage import run_stage
 from nvisy_dagster.engine.stage_context import StageContext, StageResult
-from nvisy_dagster.engine.storage import storage_root
+from nvisy_dagster.engine.storage_place import storage_root
 from nvisy_dagster.sdk import Connection, NvisyError
 
 

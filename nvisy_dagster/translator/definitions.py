@@ -9,7 +9,7 @@ import dagster as dg
 
 from nvisy_dagster.compiler import Plan, compile_graph, connections_beside
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.storage import storage_root
+from nvisy_dagster.engine.storage_place import storage_root
 from nvisy_dagster.graph.connections import FILE_NAME, NamedConnection
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.graph.load import load_graph

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from nvisy_dagster.engine.storage import storage_root
+from nvisy_dagster.engine.storage_place import storage_root
 from nvisy_dagster.translator.storage_folder import make_folder
 
 CONFIG_FILE = "dagster.yaml"

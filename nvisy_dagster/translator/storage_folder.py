@@ -8,7 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nvisy_dagster.engine.storage import STORAGE_VARIABLE, check_reachable
+from nvisy_dagster.engine.storage import check_reachable
+from nvisy_dagster.engine.storage_place import STORAGE_VARIABLE
 from nvisy_dagster.sdk import ConfigError
 
 

@@ -22,7 +22,7 @@ from nvisy_dagster.engine.failure import StorageError
 from nvisy_dagster.engine.lease import FencedError, Lease
 from nvisy_dagster.engine.object_storage import ObjectStorage, open_object_storage
 from nvisy_dagster.engine.progress import ProgressStore
-from nvisy_dagster.engine.storage import storage_root
+from nvisy_dagster.engine.storage_place import here, storage_name, storage_root
 
 BUCKET = "nvisy-state"
 PROGRAM = """
@@ -82,7 +82,7 @@ def root(environment: Any) -> Path:
 
 
 def start(folder: Path, **environment: str) -> "subprocess.Popen[str]":
-    here = Path(__file__).parent
+    tests = Path(__file__).parent
     return subprocess.Popen(
         [
             sys.executable,
@@ -91,7 +91,7 @@ def start(folder: Path, **environment: str) -> "subprocess.Popen[str]":
             str(folder),
             str(ROWS),
         ],
-        env={**os.environ, "PYTHONPATH": str(here), "NVISY_LEASE_SECONDS": "2", **environment},
+        env={**os.environ, "PYTHONPATH": str(tests), "NVISY_LEASE_SECONDS": "2", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -106,6 +106,7 @@ def keys(server: S3Server, prefix: str) -> list[str]:
     "place",
     [
         "part.before_close:2",
+        "object.before_put:6",
         "object.before_upload:2",
         "object.after_upload:2",
         "sink.after_commit:3",
@@ -236,7 +237,7 @@ def test_a_url_is_told_from_a_folder(
     monkeypatch.setenv("NVISY_WORK", str(tmp_path))
     root = storage_root(text)
     assert root.parent == tmp_path
-    assert storage.storage_name(root) == "s3://b/some/prefix"
+    assert storage_name(root) == "s3://b/some/prefix"
     assert storage_root(str(root)) == root
     assert storage_root(str(tmp_path)) == tmp_path
-    assert storage.here(Path("/other/machine") / root.name / "graphs" / "x") == root / "graphs/x"
+    assert here(Path("/other/machine") / root.name / "graphs" / "x") == root / "graphs/x"

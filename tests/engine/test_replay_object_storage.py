@@ -12,7 +12,7 @@ from nvisy_dagster.engine.dead_letter_box import ALL, DeadLetterBox
 from nvisy_dagster.engine.failure import NodeError
 from nvisy_dagster.engine.replay import Replay
 from nvisy_dagster.engine.run import run_plan
-from nvisy_dagster.engine.storage import storage_root
+from nvisy_dagster.engine.storage_place import storage_root
 
 __all__ = ["environment", "s3_server"]
 
