@@ -6,8 +6,8 @@ dies again, those of the piece run one by one; a record that is alone in flight 
 dies of itself is guilty, and treated by the node's `on_error`. That is three deaths at most.
 
 A process that is killed from without leaves suspects too, but says nothing of its own end. So it
-costs a slower pass and no record: only one that was alone at `KILLS` such deaths is believed to
-cause them, as one does that needs more memory than there is.
+costs a slower pass and no record: only one that was in flight at `KILLS` deaths, and alone at the
+last, is believed to cause them, as one does that needs more memory than there is.
 """
 
 import base64
@@ -32,7 +32,7 @@ from nvisy_dagster.engine.turns import Turns
 from nvisy_dagster.sdk.envelope import ID
 
 KILLS = 3
-"""Deaths without a word of the process after which a record that was alone at each is guilty."""
+"""Deaths with a record in flight, alone at the last, after which it is guilty without a word."""
 FEW = 16
 """So many suspects run one by one at once."""
 MOST = 262_144
@@ -60,7 +60,7 @@ class _Node(BaseModel):
     groups: list[_Group] = []
     """Suspects, the newest last."""
     alone: dict[str, int] = {}
-    """Record -> deaths without a word at which it was alone."""
+    """Record -> deaths without a word at which it was alone in flight."""
     guilty: dict[str, str] = {}
     """Record -> how the process died of it."""
 
@@ -239,13 +239,14 @@ def _after(state: _State, death: Death) -> _State:
 def _accused(node: _Node, call: Call, death: Death) -> _Node:
     """A record was alone in flight."""
     one = call.ids.hex()
-    kills = node.alone.get(one, 0) + (not death.note)
+    alone = node.alone.get(one, 0) + 1
+    kills = alone + sum(call.ids in group.array().to_pylist() for group in node.groups)
     if death.note:
         why = f"the process died of it: {death.note}"
     elif kills >= KILLS:
-        why = f"the process was killed {kills} times while this record was alone in flight"
+        why = f"the process was killed {kills} times with this record in flight, at last alone"
     else:
-        return node.model_copy(update={"alone": {**node.alone, one: kills}})
+        return node.model_copy(update={"alone": {**node.alone, one: alone}})
     return node.model_copy(update={"guilty": {**node.guilty, one: why}})
 
 
