@@ -2,52 +2,20 @@
 
 import json
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from nvisy_documents import CONNECTIONS, PUBLISHED, action, chain, mistakes, read, translated
 
 from nvisy_dagster.graph import nvisy_tables as tables
-from nvisy_dagster.graph.connections import build_connections, load_connections
-from nvisy_dagster.graph.errors import GraphErrors
+from nvisy_dagster.graph.connections import build_connections
 from nvisy_dagster.graph.load import build_graph, load_graph
-from nvisy_dagster.graph.nvisy_params import identifier, literal, where
 from nvisy_dagster.graph.planned import (
     PLANNED_ACTIONS,
     PLANNED_CONNECTORS,
     PLANNED_PROVIDERS,
 )
-
-PUBLISHED = Path(__file__).parent / "published"
-CONNECTIONS = load_connections(PUBLISHED / "connections.json")
-
-
-def chain(*nodes: dict[str, Any], **graph: Any) -> dict[str, Any]:
-    named = [{"id": f"n{i}", **node} for i, node in enumerate(nodes)]
-    edges = [{"from": f"n{i}", "to": f"n{i + 1}"} for i in range(len(nodes) - 1)]
-    return {"id": "4c1b5f0e-9f63-4d56-b7c2-6f5e7f1c2002", "nodes": named, "edges": edges, **graph}
-
-
-def action(name: str, **params: Any) -> dict[str, Any]:
-    return {"type": "action", "action": name, "params": params}
-
-
-def read(**changes: Any) -> dict[str, Any]:
-    return {"type": "source", "provider": "object/s3", "stream": "object/read", **changes}
-
-
-def translated(name: str, **params: Any) -> tuple[str, dict[str, Any]]:
-    node = build_graph(chain(action(name, **params))).nodes[0]
-    return node.action, node.params
-
-
-def mistakes(document: dict[str, Any]) -> list[tuple[str, str, str | None]]:
-    with pytest.raises(GraphErrors) as caught:
-        build_graph(document)
-    return [(error.path, error.message, error.remedy) for error in caught.value.errors]
 
 
 def test_documents_to_vectors():
@@ -292,39 +260,6 @@ def test_the_format_of_objects_is_what_the_next_node_takes():
     assert made.nodes[2].params["format"] == "jsonl"
 
 
-def test_fans_dissolve_into_edges():
-    document = chain(read(), {"type": "fanout"}, {"type": "fanin"}, {"type": "fanout"})
-    document["nodes"] += [{"id": n, **action("ai/chunk", strategy="page")} for n in ("a", "b")]
-    document["edges"] += [{"from": "n3", "to": "a"}, {"from": "n3", "to": "b"}]
-    document["edges"] += [{"from": "n1", "to": "b"}]
-    graph = build_graph(document)
-    assert [node.id for node in graph.nodes] == ["n0", "a", "b"]
-    assert sorted((edge.from_, edge.to) for edge in graph.edges) == [("n0", "a"), ("n0", "b")]
-    assert graph.path("edges", 0) == "$.edges[0]"
-
-
-def test_fans_that_lead_nowhere_or_in_circles_are_told():
-    document = chain(read(), {"type": "fanout"})
-    assert ("$.nodes[1]", "no edge leaves this node", "add one") in mistakes(document)
-    circle = chain(
-        read(), {"type": "fanin"}, {"type": "fanin"}, action("ai/chunk", strategy="page")
-    )
-    circle["edges"].append({"from": "n2", "to": "n1"})
-    assert [(e.from_, e.to) for e in build_graph(circle).edges] == [("n0", "n3")]
-
-
-def test_fans_cannot_explode():
-    many = range(1000)
-    nodes = [read(id=f"s{i}") for i in many]
-    nodes += [{"id": f"t{i}", **action("ai/chunk", strategy="page")} for i in many]
-    nodes += [{"id": "f", "type": "fanin"}]
-    edges = [{"from": f"s{i}", "to": "f"} for i in many] + [
-        {"from": "f", "to": f"t{i}"} for i in many
-    ]
-    (error,) = mistakes({"nodes": nodes, "edges": edges})
-    assert error[:2] == ("$.edges", "fanout and fanin nodes make more than 500,000 edges")
-
-
 def test_declared_dependencies_become_edges():
     document = chain(read(), action("ai/chunk", strategy="page"))
     document["edges"] = []
@@ -438,63 +373,6 @@ def test_a_mistake_is_told_where_the_author_made_it(node, place, message, hint):
     found = mistakes(document)
     assert [(path, said) for path, said, _ in found] == [(f"$.nodes[1]{place}", message)]
     assert hint in (found[0][2] or "")
-
-
-QUOTES = st.text("'\"\\;- a", max_size=8)
-SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=8) | QUOTES
-
-
-@given((st.text(max_size=20) | QUOTES).map(lambda s: "a" + s.replace("\0", "")), SCALARS)
-def test_names_and_values_are_quoted_so_that_nothing_gets_out(name, value):
-    if isinstance(value, str):
-        value = value.replace("\0", "")
-    sql = f"SELECT {literal(value)} AS {identifier(name)}"
-    relation = duckdb.sql(sql)
-    assert relation.columns == [name]
-    assert relation.fetchall() == [(value,)]
-
-
-def keeps(op: str, value: Any) -> list[Any]:
-    errors: list[Any] = []
-    condition = {"column": "a", "op": op, "value": value}
-    expression = where({"conditions": [condition]}, (), errors.append)
-    assert not errors
-    rows = duckdb.sql(f"SELECT a FROM (VALUES (1), (2), (NULL)) t(a) WHERE {expression}")
-    return [a for (a,) in rows.fetchall()]
-
-
-@pytest.mark.parametrize(
-    ("op", "value", "expected"),
-    [
-        ("eq", 1, [1]),
-        ("eq", None, [None]),
-        ("neq", 1, [2, None]),
-        ("neq", None, [1, 2]),
-        ("gt", 1, [2]),
-        ("gte", 1, [1, 2]),
-        ("lt", 2, [1]),
-        ("lte", 2, [1, 2]),
-        ("in", [1, 3], [1]),
-        ("in", [1, None], [1, None]),
-        ("in", [], []),
-        ("notIn", [1], [2, None]),
-        ("notIn", [1, None], [2]),
-        ("notIn", [None], [1, 2]),
-        ("notIn", [], [1, 2, None]),
-        ("isNull", None, [None]),
-        ("isNotNull", None, [1, 2]),
-    ],
-)
-def test_every_operator_keeps_what_it_keeps_there(op, value, expected):
-    assert keeps(op, value) == expected
-
-
-def test_modes_combine():
-    one, two = ({"column": "a", "op": "eq", "value": v} for v in (1, 2))
-    errors: list[Any] = []
-    either = where({"conditions": [one, two], "mode": "or"}, (), errors.append)
-    assert either == '("a" = 1) OR ("a" = 2)'
-    assert where({"conditions": [], "mode": "or"}, (), errors.append) == "FALSE"
 
 
 def test_casts_do_what_they_do_there():

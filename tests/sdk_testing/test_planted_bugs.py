@@ -1,4 +1,4 @@
-"""Negative control: every bug in `planted_bugs.py` must turn its suite red, by the right test."""
+"""Negative control: every bug in `planted_*_bugs.py` must turn its suite red, by the right test."""
 
 import os
 import re
@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+PLANTED = {
+    suite: file
+    for file in sorted(HERE.glob("planted_*_bugs.py"))
+    for suite in re.findall(r"^class (Test\w+)", file.read_text(), re.MULTILINE)
+}
 
 FOUND_BY = {
     "TestCursorOffByOne": "test_resumes_from_every_cursor",
@@ -59,7 +64,7 @@ def failures(tmp_path_factory):
     report = tmp_path_factory.mktemp("planted") / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"]
     command += [f"--junit-xml={report}"]
-    command += [f"{HERE / 'planted_bugs.py'}::{suite}::{test}" for suite, test in FOUND_BY.items()]
+    command += [f"{PLANTED[suite]}::{suite}::{test}" for suite, test in FOUND_BY.items()]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
     run = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=50
@@ -81,7 +86,4 @@ def test_bug_is_found(failures, suite, test):
 
 
 def test_every_planted_suite_is_expected():
-    planted = set(
-        re.findall(r"^class (Test\w+)", (HERE / "planted_bugs.py").read_text(), re.MULTILINE)
-    )
-    assert planted == FOUND_BY.keys()
+    assert PLANTED.keys() == FOUND_BY.keys()
