@@ -32,6 +32,8 @@ OUT = data.WORK / "out"
 NVISY = str(Path(sys.executable).with_name("nvisy"))
 STUB = HERE.parent / "tests" / "servers" / "openai_stub.py"
 MB = 1e6
+MALFORMED = ("syntax", "types", "range", "mixed")
+"""Kinds of damage; see malformed.py."""
 
 
 @dataclass
@@ -248,20 +250,31 @@ def _acknowledgement(report: Report) -> None:
 
 def run_malformed(report: Report) -> None:
     rows = 200_000 if report.options.quick else 1_000_000
-    names = {"clean": 0.0, "1 of 10,000": 1e-4, "1 of 1,000": 1e-3, "1 of 100": 1e-2}
     out = OUT / "malformed"
-    runs = alternate(
-        report,
-        {name: partial(script, "malformed.py", rows, rate, out) for name, rate in names.items()},
-    )
+
+    def run(rate: float, kind: str) -> Callable[[], Measured]:
+        return partial(script, "malformed.py", rows, rate, kind, out)
+
+    inferred = {
+        "clean": run(0, "mixed"),
+        "1 of 10,000, mixed": run(1e-4, "mixed"),
+        "1 of 1,000, mixed": run(1e-3, "mixed"),
+        **{f"1 of 100, {kind}": run(1e-2, kind) for kind in MALFORMED},
+    }
+    declared = {
+        "clean, declared": run(0, "mixed:declared"),
+        **{f"1 of 100, {kind}, declared": run(1e-2, f"{kind}:declared") for kind in MALFORMED},
+    }
+    runs = alternate(report, inferred | declared)
     report.rows("Malformed lines, to the dead letters", "rows", rows, runs)
-    clean = runs.pop("clean")
-    least = min(run.result["run_cpu_seconds"] for run in clean)
-    for name, measured in runs.items():
-        ratio = _ratio(clean, measured)
-        report.target(f"malformed lines, {name}, rows/s to clean", ratio, 0.8, least=True)
-        cpu = min(run.result["run_cpu_seconds"] for run in measured)
-        print(f"  in CPU seconds of the run: {least / cpu:.2f}")
+    for names in (inferred, declared):
+        clean, *others = (runs[name] for name in names)
+        least = min(run.result["run_cpu_seconds"] for run in clean)
+        for name, measured in zip(list(names)[1:], others, strict=True):
+            ratio = _ratio(clean, measured)
+            report.target(f"malformed lines, {name}, rows/s to clean", ratio, 0.8, least=True)
+            cpu = min(run.result["run_cpu_seconds"] for run in measured)
+            print(f"  in CPU seconds of the run: {least / cpu:.2f}")
 
 
 @contextmanager

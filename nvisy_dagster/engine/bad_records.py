@@ -1,10 +1,11 @@
 """What a source could not make records of, as records that were refused."""
 
-import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+from pydantic_core import to_json
 
 from nvisy_dagster.engine.rejection import Rejected
 from nvisy_dagster.sdk import RejectedRecord
@@ -51,12 +52,15 @@ def _enclosed(records: Sequence[RejectedRecord]) -> pa.RecordBatch:
     places = [one.position for one in records]
     positions = np.array([WHOLE if place is None else place for place in places], np.int64)
     uris = [one.uri for one in records]
+    # What is bad comes by the object: one hash for each, not for each record.
+    objects = [(uri, sum(1 for _ in same)) for uri, same in groupby(uris)]
+    identities, counts = zip(*objects, strict=True)
     columns = pa.RecordBatch.from_arrays(
         [pa.array([one.data for one in records], DATA.type)], schema=pa.schema([DATA])
     )
     enclosed = with_envelope(
         columns,
-        ids=root_ids_of(uris, np.ones(len(records), np.int64), positions),
+        ids=root_ids_of(identities, np.array(counts), positions),
         uri=pa.array(uris, SOURCE.field("uri").type),
         metadata=pa.array([_text(one) for one in records], pa.string()),
     )
@@ -68,4 +72,4 @@ def _enclosed(records: Sequence[RejectedRecord]) -> pa.RecordBatch:
 
 
 def _text(record: RejectedRecord) -> str | None:
-    return json.dumps(dict(record.metadata)) if record.metadata else None
+    return to_json(record.metadata).decode() if record.metadata else None

@@ -13,11 +13,11 @@ import pyarrow as pa
 from anyio import to_thread
 
 from nvisy_connectors.object.cursor import ObjectCursor
-from nvisy_connectors.object.folder import Span
+from nvisy_connectors.object.folder import Folder, Span
 from nvisy_connectors.object.formats import jsonl_errors, jsonl_parse, jsonl_sample
 from nvisy_connectors.object.formats.columns import parse_columns
 from nvisy_connectors.object.formats.jsonl_errors import BadLine, Line
-from nvisy_connectors.object.formats.jsonl_salvage import Salvaged, salvage
+from nvisy_connectors.object.formats.jsonl_salvage import Experience, Salvaged, salvage
 from nvisy_connectors.object.formats.line_blocks import Block, LineCutter, LongLineError
 from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
 from nvisy_connectors.object.origins import Origin, check_names, enclose
@@ -60,10 +60,10 @@ class JsonlReader(Reader):
     """Large objects are read in blocks of a batch; small ones share batches."""
 
     primitive: ClassVar[str] = "row"
-    _expects_bad = False
-    """Whether the block before had bad lines: then the next one is not tried as a whole."""
-    _effort = 0
-    """What it took to find them."""
+
+    def __init__(self, params: ReadParams, folder: Folder, *, rejects: bool = False) -> None:
+        super().__init__(params, folder, rejects=rejects)
+        self._past = Experience()
 
     @staticmethod
     def declared(params: ReadParams) -> pa.Schema | None:
@@ -203,7 +203,7 @@ class JsonlReader(Reader):
             return _left_out(block, schema)
         try:
             # Without columns anything is an object of no columns, and nothing is refused.
-            if schema.names and not self._expects_bad:
+            if schema.names and not self._past.expects_bad:
                 rows = jsonl_parse.parse(block, schema, declared=declared)
                 numbers = jsonl_parse.line_numbers(block, rows.num_rows)
                 if numbers is not None:
@@ -211,9 +211,7 @@ class JsonlReader(Reader):
         except pa.ArrowInvalid:
             pass
         if self.rejects:
-            found = salvage(block, schema, declared=declared, effort=self._effort)
-            self._expects_bad, self._effort = bool(found.bad), found.effort
-            return found
+            return salvage(block, schema, self._past, declared=declared)
         found = jsonl_errors.bad_lines(block, schema, declared=declared)
         remedy = jsonl_errors.MEND if declared else jsonl_errors.DECLARE
         raise jsonl_errors.data_error(found, self.folder.uri(block.info.key), remedy)

@@ -4,16 +4,21 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import isinf
 from typing import Any
 
 import pyarrow as pa
 
+from nvisy_connectors.object.formats.jsonl_check import checker, kind_of
 from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer, line_numbers, parse
-from nvisy_connectors.object.formats.line_blocks import Block
+from nvisy_connectors.object.formats.line_blocks import BOM, Block
 from nvisy_dagster.sdk import DataError
 
 MAX_BAD_LINES = 1000
 """Where the search for further bad lines ends."""
+
+MAX_EXPONENT = 308
+"""Of a number with one digit before the point."""
 
 DECLARE = "mend the line, or declare `columns`: their types hold for all lines, others are ignored"
 MEND = "mend the line, or remove it"
@@ -41,46 +46,77 @@ class BadLine:
     tag: str = "validation"
 
 
-def explain(line: Line, schema: pa.Schema, *, declared: bool) -> BadLine:
-    """Why a line is no row of the schema."""
-    found = doubt(line, schema, declared=declared)
-    return found or BadLine(line, "it must hold one JSON object")
+class Form:
+    """What every line must fit.
+
+    Args:
+        schema: The columns.
+        declared: Whether fields that are not in the schema are ignored; else they are errors.
+    """
+
+    def __init__(self, schema: pa.Schema, *, declared: bool) -> None:
+        self.schema = schema
+        self.declared = declared
+        self.check = checker(pa.struct(list(schema)), declared=declared)
+
+    def fits(self, lines: Sequence[Line]) -> bool:
+        """Whether each of some lines is one row."""
+        block = _block(lines)
+        try:
+            rows = parse(block, self.schema, declared=self.declared).num_rows
+        except pa.ArrowInvalid:
+            return False
+        return line_numbers(block, rows) is not None
+
+
+def explain(line: Line, form: Form) -> BadLine:
+    """Why a line is no row."""
+    return doubt(line, form) or BadLine(line, "it must hold one JSON object")
 
 
 def is_json(data: bytes) -> bool:
     """Whether a line is one JSON object."""
-    return _syntax(data)[0] is None
+    return _read(data).reason is None
 
 
-def doubt(line: Line, schema: pa.Schema, *, declared: bool) -> BadLine | None:
-    """Why a line is no row of the schema; `None` if it is one."""
-    if told := mismatch(line, schema, declared=declared):
+def doubt(line: Line, form: Form) -> BadLine | None:
+    """Why a line is no row; `None` if it is one."""
+    if told := mismatch(line, form):
         return told
     try:
-        parse(_block([line]), schema, declared=declared)
+        parse(_block([line]), form.schema, declared=form.declared)
     except pa.ArrowInvalid as error:
         return BadLine(line, _arrow_reason(error))
     return None
 
 
-def mismatch(line: Line, schema: pa.Schema, *, declared: bool) -> BadLine | None:
-    """Why a line is no row of the schema, as far as its fields and their kinds tell."""
-    reason, tag, value = _syntax(line.data)
-    reason = reason or _mismatch(value, pa.struct(list(schema)), "", declared=declared)
-    return BadLine(line, reason, tag) if reason else None
+def mismatch(line: Line, form: Form) -> BadLine | None:
+    """Why a line is no row, as far as its fields, their kinds and ranges tell.
+
+    Where this refuses, Arrow would refuse too: what becomes of a line must not depend on whether
+    others made it a suspect.
+    """
+    found = _read(line.data)
+    if found.reason is None:
+        reason = form.check(found.value)
+        return BadLine(line, reason) if reason else None
+    if not found.sure and form.fits([line]):
+        return None
+    return BadLine(line, found.reason, found.tag)
 
 
 def bad_lines(block: Block, schema: pa.Schema, *, declared: bool) -> list[BadLine]:
     """Every line of a block that is no JSON object or does not fit the schema."""
-    guilty = _search(_lines(block), schema, declared=declared)
-    return [explain(line, schema, declared=declared) for line in islice(guilty, MAX_BAD_LINES)]
+    form = Form(schema, declared=declared)
+    guilty = _search(_lines(block), form)
+    return [explain(line, form) for line in islice(guilty, MAX_BAD_LINES)]
 
 
 def bad_lines_of_sample(blocks: Sequence[Block]) -> list[BadLine]:
     """Lines because of which no schema can be inferred from the blocks."""
     lines = [line for block in blocks for line in _lines(block)]
-    told = ((line, *_syntax(line.data)[:2]) for line in lines)
-    broken = [BadLine(line, reason, tag) for line, reason, tag in told if reason]
+    told = ((line, _read(line.data)) for line in lines)
+    broken = [BadLine(line, found.reason, found.tag) for line, found in told if found.reason]
     if broken:
         return broken[:MAX_BAD_LINES]
     # No line is at fault alone: two contradict each other, and the later one is named.
@@ -107,7 +143,7 @@ def _contradiction(earlier: Sequence[Line], line: Line) -> str | None:
         return None
     # Fields that are new are no contradiction while types are inferred.
     value = json.loads(line.data.decode("utf-8-sig"))
-    found = _mismatch(value, pa.struct(list(schema)), "", declared=True)
+    found = Form(schema, declared=True).check(value)
     return found and found.replace(", and the column is", ", and in earlier lines it is", 1)
 
 
@@ -138,99 +174,76 @@ def _block(lines: Sequence[Line]) -> Block:
     return replace(lines[0].block, line=1, data=data)
 
 
-def _search(lines: Sequence[Line], schema: pa.Schema, *, declared: bool) -> Iterator[Line]:
-    if not lines or _fits(lines, schema, declared=declared):
+def _search(lines: Sequence[Line], form: Form) -> Iterator[Line]:
+    if not lines or form.fits(lines):
         return
     if len(lines) == 1:
         yield lines[0]
         return
     half = len(lines) // 2
-    yield from _search(lines[:half], schema, declared=declared)
-    yield from _search(lines[half:], schema, declared=declared)
+    yield from _search(lines[:half], form)
+    yield from _search(lines[half:], form)
 
 
-def _fits(lines: Sequence[Line], schema: pa.Schema, *, declared: bool) -> bool:
-    block = _block(lines)
+@dataclass(frozen=True)
+class _Found:
+    """What a line holds, or why it holds no JSON object."""
+
+    value: Any = None
+    reason: str | None = None
+    tag: str = "format"
+    sure: bool = True
+    """Whether Arrow refuses it too, whatever the columns."""
+
+
+def _read(data: bytes) -> _Found:
     try:
-        rows = parse(block, schema, declared=declared).num_rows
-    except pa.ArrowInvalid:
-        return False
-    return line_numbers(block, rows) is not None
-
-
-def _syntax(data: bytes) -> tuple[str | None, str, Any]:
-    """Why a line is no JSON object, the tag of that; and its value."""
-    try:
-        value = _DECODER.decode(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        reason = f"it is not UTF-8: {error.reason} at byte {error.start} of the line"
-        return reason, "encoding", None
-    except json.JSONDecodeError as error:
-        return f"it is not JSON: {error.msg} at column {error.colno}", "format", None
-    except RecursionError:
-        return f"it is nested deeper than {MAX_DEPTH}", "format", None
-    except ValueError as error:  # a field twice, or a number of thousands of digits
-        return str(error), "format", None
+        value = _DECODER.decode(data.removeprefix(BOM).decode())
+    except (ValueError, RecursionError) as error:
+        return _refusal(error)
     if not isinstance(value, dict):
-        return f"it must hold a JSON object, not {_kind(value)}", "format", None
-    return None, "validation", value
+        return _Found(reason=f"it must hold a JSON object, not {kind_of(value)}")
+    return _Found(value)
+
+
+def _refusal(error: Exception) -> _Found:
+    if isinstance(error, UnicodeDecodeError):
+        reason = f"it is not UTF-8: {error.reason} at byte {error.start} of the line"
+        return _Found(reason=reason, tag="encoding")
+    if isinstance(error, json.JSONDecodeError):
+        return _Found(reason=f"it is not JSON: {error.msg} at column {error.colno}")
+    if isinstance(error, _TooBigError):
+        return _Found(reason=str(error), tag="validation")
+    if isinstance(error, RecursionError):
+        return _Found(reason=f"it is nested deeper than {MAX_DEPTH}", sure=False)
+    # A field twice, or a number of thousands of digits.
+    return _Found(reason=str(error), sure=False)
+
+
+class _TooBigError(ValueError):
+    """A number has an exponent that no float has."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"field {name!r} occurs twice")
-        found[name] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"field {twice!r} occurs twice")
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+def _float(text: str) -> float:
+    value = float(text)
+    if isinf(value):
+        digits, _, exponent = text.lower().partition("e")
+        # Arrow's own rule: many digits alone are no reason to refuse.
+        if exponent and int(exponent) > MAX_EXPONENT + len(digits.partition(".")[2]):
+            raise _TooBigError(f"the number {text[:40]} is too big")
+    return value
 
 
-def _mismatch(value: Any, kind: pa.DataType, path: str, *, declared: bool) -> str | None:  # noqa: ANN401
-    if value is None:
-        return None
-    if pa.types.is_struct(kind) and isinstance(value, dict):
-        return _fields_mismatch(value, kind, path, declared=declared)
-    if pa.types.is_list(kind) and isinstance(value, list):
-        inner = (_mismatch(v, kind.value_type, f"{path}[]", declared=declared) for v in value)
-        return next(filter(None, inner), None)
-    fits = {
-        bool: pa.types.is_boolean,
-        int: lambda t: pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t),
-        float: lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t),
-        str: lambda t: pa.types.is_string(t) or pa.types.is_timestamp(t),
-    }.get(type(value))
-    if fits is not None and fits(kind):
-        return None
-    return f"field {path!r} is {_kind(value)}, and the column is {kind}"
-
-
-def _fields_mismatch(
-    value: dict[str, Any], kind: pa.DataType, path: str, *, declared: bool
-) -> str | None:
-    known = {field.name: field.type for field in kind}
-    for name, inner in value.items():
-        where = f"{path}.{name}" if path else name
-        if name in known:
-            if reason := _mismatch(inner, known[name], where, declared=declared):
-                return reason
-        elif not declared:
-            return f"field {where!r} is not in the lines from which the columns were inferred"
-    return None
-
-
-def _kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    names = {
-        bool: "a boolean",
-        int: "an integer",
-        float: "a number",
-        str: "a text",
-        list: "an array",
-        dict: "an object",
-    }
-    return names.get(type(value), "null")
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
 
 
 def _arrow_reason(error: pa.ArrowInvalid) -> str:

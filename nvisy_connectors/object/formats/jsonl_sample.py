@@ -6,21 +6,22 @@ make the others bad.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from nvisy_connectors.object.formats.jsonl_errors import Line, is_json, mismatch
+from nvisy_connectors.object.formats.jsonl_errors import Form, Line, is_json, mismatch
 from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer_lines
+from nvisy_connectors.object.formats.jsonl_shape import Shapes
 from nvisy_connectors.object.formats.jsonl_sieve import json_lines, small_lines, typed_lines
 from nvisy_connectors.object.formats.line_blocks import Block
 from nvisy_connectors.object.formats.line_table import Indexes, LineTable
 
-VOTERS = 1024
-"""Lines that are looked at one by one, at first."""
+FEW_VOTERS, VOTERS = 256, 1024
+"""Lines that are looked at one by one, at first, and when so many tell too little."""
 
 _KINDS: dict[type, str] = {
     bool: "boolean",
@@ -48,6 +49,10 @@ def infer_leniently(blocks: Sequence[Block]) -> pa.Schema:
     """
     tables = [LineTable(block) for block in blocks]
     braced = [(lines, np.flatnonzero(lines.look()[1])) for lines in tables]
+    try:
+        return _inferred(_alike(braced))
+    except (NoSchemaError, pa.ArrowInvalid):
+        pass
     sound = [
         (lines, json_lines(lines, good, partial(_is_inferable, lines))) for lines, good in braced
     ]
@@ -72,12 +77,25 @@ def _is_inferable(lines: LineTable, index: int) -> bool:
     return is_json(line) and bool(_inferable([line]))
 
 
-def _agreeing(lines: LineTable, good: Indexes, told: pa.Schema) -> Indexes:
-    def agrees(index: int) -> bool:
-        line = Line(lines.block, 0, 0, 0, lines.line(index))
-        return mismatch(line, told, declared=True) is None
+def _alike(braced: Sound) -> Sound:
+    """The lines that look like those which agree with the first guess: the cheap way."""
+    count = sum(len(good) for _, good in braced)
+    agrees = _agreement(_loose(_voted(braced, 1 + count // FEW_VOTERS)))
+    shapes = Shapes()
+    return [(lines, shapes.alike(lines, good, partial(agrees, lines))) for lines, good in braced]
 
-    return typed_lines(lines, good, told, agrees, no_others=False)
+
+def _agreeing(lines: LineTable, good: Indexes, told: pa.Schema) -> Indexes:
+    return typed_lines(lines, good, told, partial(_agreement(told), lines), no_others=False)
+
+
+def _agreement(told: pa.Schema) -> Callable[[LineTable, int], bool]:
+    form = Form(told, declared=True)
+
+    def agrees(lines: LineTable, index: int) -> bool:
+        return mismatch(Line(lines.block, 0, 0, 0, lines.line(index)), form) is None
+
+    return agrees
 
 
 def _inferred(sound: Sound) -> pa.Schema:
@@ -89,11 +107,23 @@ def _inferred(sound: Sound) -> pa.Schema:
 
 def _loose(schema: pa.Schema) -> pa.Schema:
     """The schema without what further lines may still change: numbers are numbers."""
-    return pa.schema([
-        pa.field(field.name, pa.float64() if pa.types.is_integer(field.type) else field.type)
-        for field in schema
-        if not pa.types.is_null(field.type) and not pa.types.is_nested(field.type)
-    ])
+    return pa.schema(_loose_fields(schema))
+
+
+def _loose_fields(fields: Iterable[pa.Field]) -> list[pa.Field]:
+    loose = ((field.name, _loose_type(field.type)) for field in fields)
+    return [pa.field(name, kind) for name, kind in loose if kind is not None]
+
+
+def _loose_type(kind: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_null(kind):
+        return None
+    if pa.types.is_struct(kind):
+        return pa.struct(_loose_fields(kind))
+    if pa.types.is_list(kind):
+        item = _loose_type(kind.value_type)
+        return None if item is None else pa.list_(item)
+    return pa.float64() if pa.types.is_integer(kind) else kind
 
 
 def _voted(sound: Sound, step: int) -> pa.Schema:
