@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.binding import Bound, bind, told
-from nvisy_connectors.tabular.evaluation import evaluate
+from nvisy_connectors.tabular.evaluation import evaluate, refusal
 from nvisy_connectors.tabular.expression import Expression, parse_expressions
 from nvisy_connectors.tabular.predicate import check_predicate
 from nvisy_connectors.tabular.syntax import MAX_CHARACTERS
@@ -22,6 +22,9 @@ from nvisy_dagster.sdk import (
     Router,
     raise_mistakes,
 )
+
+NOWHERE = -1
+"""The number of no route."""
 
 RouteName = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -100,13 +103,17 @@ class Branch(Router[BranchParams]):
     def _split_by_route(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
         expressions, errors = self._expressions()
         raise_mistakes(errors)
-        [taken] = evaluate(_bind_routes(expressions, batch.schema), batch)
-        places = taken.to_numpy()
+        evaluated = evaluate(_bind_routes(expressions, batch.schema), batch)
+        places = evaluated.values[0].fill_null(NOWHERE).to_numpy().copy()
+        places[list(evaluated.failures)] = NOWHERE
         parts = (
             (name, batch.filter(pa.array(places == place)))
             for place, name in enumerate(self.routes())
         )
-        return {name: part for name, part in parts if part.num_rows}
+        routed = {name: part for name, part in parts if part.num_rows}
+        if evaluated.failures:
+            raise refusal(evaluated.failures, batch.num_rows, routed)
+        return routed
 
     def _expressions(self) -> tuple[tuple[Expression, ...], list[ConfigError]]:
         """Those that can be used, and what is wrong with the others."""

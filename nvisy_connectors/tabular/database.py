@@ -70,24 +70,32 @@ def cursor() -> "duckdb.DuckDBPyConnection":
     return _thread.cursor
 
 
-def select(expressions: str, records: pa.RecordBatch) -> pa.Table:
+def select(expressions: str, records: pa.RecordBatch, layers: Sequence[str] = ()) -> pa.Table:
     """Evaluate SQL expressions, separated by commas, on each row of `records`, in order.
+
+    Args:
+        expressions: What is evaluated.
+        records: The columns that they read.
+        layers: Expressions with names, which those of later layers and `expressions` read as
+            columns; each is evaluated once however often it is read.
 
     Raises:
         duckdb.Error: They do not fit the columns, or fail on some row.
     """
     with _registered(records) as connection:
-        return connection.sql(_statement(expressions)).to_arrow_table()
+        return connection.sql(_statement(expressions, layers)).to_arrow_table()
 
 
-def column_types(expressions: str, records: pa.RecordBatch) -> list[str]:
-    """Names of DuckDB's own types of expressions over `records`.
+def column_types(
+    expressions: str, records: pa.RecordBatch, layers: Sequence[str] = ()
+) -> list[str]:
+    """Names of DuckDB's own types of expressions over `records`; for `layers` see `select`.
 
     Raises:
         duckdb.Error: They do not fit the columns.
     """
     with _registered(records) as connection:
-        return [str(kind) for kind in connection.sql(_statement(expressions)).types]
+        return [str(kind) for kind in connection.sql(_statement(expressions, layers)).types]
 
 
 def explained(expressions: str, records: pa.RecordBatch) -> Exception | None:
@@ -126,9 +134,12 @@ def explained_rows(
     return errors
 
 
-def _statement(expressions: str) -> str:
+def _statement(expressions: str, layers: Sequence[str] = ()) -> str:
     # Expressions of users come here only after they were held against the allow-list.
-    return f"SELECT {expressions}\nFROM {TABLE}"
+    table = TABLE
+    for layer in layers:
+        table = f"(SELECT *, {layer}\nFROM {table}) AS {TABLE}"
+    return f"SELECT {expressions}\nFROM {table}"
 
 
 @contextmanager
@@ -168,6 +179,17 @@ def syntax_trees_of(statements: Sequence[str]) -> list[str]:
     sql = "SELECT json_serialize_sql(sql) FROM (SELECT unnest($1::VARCHAR[]) AS sql)"
     rows = cursor().execute(sql, [list(statements)]).fetchall()
     return [tree for (tree,) in rows]
+
+
+def sql_texts(trees: Sequence[str]) -> list[str]:
+    """The SQL of parse trees of statements, in their order.
+
+    Raises:
+        duckdb.Error: One of them is not a tree.
+    """
+    sql = "SELECT json_deserialize_sql(tree::JSON) FROM (SELECT unnest($1::VARCHAR[]) AS tree)"
+    rows = cursor().execute(sql, [list(trees)]).fetchall()
+    return [text for (text,) in rows]
 
 
 def error_details(error: Exception) -> dict[str, str]:

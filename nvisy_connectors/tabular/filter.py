@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.binding import Bound, bind
-from nvisy_connectors.tabular.evaluation import evaluate
+from nvisy_connectors.tabular.evaluation import evaluate, refusal, sound
 from nvisy_connectors.tabular.expression import Expression, parse_expression
 from nvisy_connectors.tabular.predicate import check_predicate
 from nvisy_connectors.tabular.syntax import MAX_CHARACTERS
@@ -62,7 +62,13 @@ class Filter(KernelAction[FilterParams]):
             DataError: The expression fails on some rows.
         """
         bound = _bind_predicate(self._expression(), batch.schema)
-        [keep] = evaluate(bound, batch)
+        evaluated = evaluate(bound, batch)
+        [keep] = evaluated.values
+        if evaluated.failures:
+            rows = batch.num_rows
+            kept = keep.fill_null(fill_value=False).to_numpy(zero_copy_only=False)
+            result = batch.filter(pa.array(kept & sound(evaluated.failures, rows)))
+            raise refusal(evaluated.failures, rows, result)
         return batch.filter(keep)
 
     def _expression(self) -> Expression:

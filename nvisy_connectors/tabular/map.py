@@ -8,11 +8,12 @@ from pydantic import Field, model_validator
 
 from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.binding import told
-from nvisy_connectors.tabular.evaluation import evaluate
+from nvisy_connectors.tabular.evaluation import evaluate, refusal, sound
 from nvisy_connectors.tabular.expression import Expression, parse_expressions
 from nvisy_connectors.tabular.projection import (
-    check_not_null,
+    NULL_REMEDY,
     compute,
+    not_null_failures,
     project,
     schema_of_columns,
     unknown_results,
@@ -111,11 +112,17 @@ class Map(KernelAction[MapParams]):
         raise_mistakes(errors)
         made = compute(expressions, batch.schema)
         columns = project(self.params, batch.schema, made.results)
-        values = evaluate(made.bound, batch)
-        arrays = [column.of(batch, values) for column in columns]
-        check_not_null(columns, arrays)
+        evaluated = evaluate(made.bound, batch)
+        arrays = [column.of(batch, evaluated.values) for column in columns]
         schema = schema_of_columns(columns, batch.schema)
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        result = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        nulls = not_null_failures(columns, arrays)
+        if nulls or evaluated.failures:
+            failures = nulls | evaluated.failures
+            remedy = None if evaluated.failures else NULL_REMEDY
+            rows = batch.num_rows
+            raise refusal(failures, rows, result.filter(pa.array(sound(failures, rows))), remedy)
+        return result
 
     def _expressions(self) -> tuple[dict[str, Expression], list[ConfigError]]:
         """By column, and what is wrong with those that are left out."""

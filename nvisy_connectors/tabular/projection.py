@@ -9,11 +9,15 @@ import pyarrow as pa
 
 from nvisy_connectors.tabular.binding import Bound, bind, column_place, told
 from nvisy_connectors.tabular.expression import Expression, existing, nearest
-from nvisy_dagster.sdk import ConfigError, DataError, raise_mistakes
+from nvisy_dagster.sdk import ConfigError, raise_mistakes
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
 
 if TYPE_CHECKING:
     from nvisy_connectors.tabular.map import MapParams
+
+
+NULL_REMEDY = "use coalesce(..., ''), filter these records before, or set another column"
+"""Against NULL where it must not be."""
 
 
 @dataclass(frozen=True)
@@ -105,25 +109,15 @@ def schema_of_columns(columns: Sequence[Column], incoming: pa.Schema) -> pa.Sche
     return pa.schema([column.field for column in columns], metadata=incoming.metadata)
 
 
-def check_not_null(columns: Sequence[Column], arrays: Sequence[pa.Array]) -> None:
-    """Refuse the rows in which a column is NULL that must not be.
-
-    Raises:
-        DataError: There are such rows.
-    """
+def not_null_failures(columns: Sequence[Column], arrays: Sequence[pa.Array]) -> dict[int, str]:
+    """The reason of each row in which a column is NULL that must not be."""
     rows: dict[int, str] = {}
     for column, array in zip(columns, arrays, strict=True):
         if column.set and not column.field.nullable and array.null_count:
             reason = f"expression 'set.{column.field.name}' gives NULL, but the column is not null"
             found = array.is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist()
             rows |= {row: rows.get(row, reason) for row in found}
-    if rows:
-        raise DataError(
-            f"{len(rows)} rows fail: {next(iter(rows.values()))}",
-            rows=dict(sorted(rows.items())),
-            remedy="use coalesce(..., ''), filter these records before, or set another column",
-            tag="expression",
-        )
+    return rows
 
 
 def _with_set(columns: list[Column], results: Mapping[str, Column]) -> list[Column]:

@@ -1,65 +1,187 @@
 """Why an expression fails on some rows, in DuckDB's words.
 
 DuckDB tells the reason of one row per statement, and a statement costs as much as hundreds of rows.
-So rows of equal values share one, and what a cast of a column says of one text is said of the other
-texts that this cast refuses.
+So rows of equal values share one, and what is said of one text is said of the others that the same
+cast refuses in the same way.
 """
 
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from nvisy_connectors.tabular.database import ask, error_details, explained_rows, select
+from nvisy_connectors.tabular.database import error_details, explained_rows
 from nvisy_connectors.tabular.expression import Expression
-from nvisy_connectors.tabular.syntax import Node, parse_one
+from nvisy_connectors.tabular.refused_texts import way_of_refusal
+from nvisy_connectors.tabular.tolerant import Attempt
 
 MAX_ASKED = 20
 """Rows of one batch that are run again alone for their reason; about 0.5 ms each."""
+MAX_REMEMBERED = 1000
+"""Texts of one expression of which it is remembered what was said."""
+MAX_REMEMBERED_CHARACTERS = 1000
 MAX_REASON_CHARACTERS = 300
 
 UNKNOWN = "it fails, like other rows of the batch"
 
-_REFUSED_TEXT = "Could not convert string '{}' to "
-_SOURCE = " when casting from source column "
+
+class Cause(NamedTuple):
+    """All that a row fails for."""
+
+    attempt: Attempt
+    text: str
+    """What is refused."""
+
+
+_Way = tuple[Attempt, str]
+"""An attempt, and how it refuses a text."""
+
+
+def _way(cause: Cause | None) -> _Way | None:
+    if cause is None:
+        return None
+    way = way_of_refusal(cause.attempt.kind, cause.text)
+    return None if way is None else (cause.attempt, way)
+
+
+class _Memory:
+    """What was said of an expression before."""
+
+    def __init__(self) -> None:
+        self._around: dict[_Way, tuple[str, str] | None] = {}
+        self._said: dict[Cause, str] = {}
+
+    def recall(self, cause: Cause | None, way: _Way | None) -> str | None:
+        """What was said of the cause, or would be after what was said of another such text."""
+        if cause is None:
+            return None
+        around = self._around.get(way) if way is not None else None
+        return self._said.get(cause) if around is None else cause.text.join(around)
+
+    def learn(self, cause: Cause, way: _Way | None, said: str) -> None:
+        """Keep what was said of a cause."""
+        if way is not None and way not in self._around:
+            parts = ((said.split(f"{quote}{cause.text}{quote}", 1), quote) for quote in "'\"")
+            around = ((f"{p[0]}{quote}", f"{quote}{p[1]}") for p, quote in parts if len(p) > 1)
+            self._around[way] = next(around, None)
+        elif len(self._said) < MAX_REMEMBERED and len(cause.text) < MAX_REMEMBERED_CHARACTERS:
+            self._said[cause] = said
+
+
+@lru_cache(maxsize=1024)
+def memory_of(sql: str, schema: pa.Schema) -> _Memory:  # noqa: ARG001 - the key
+    """What is remembered of an expression over columns of these types, by its SQL."""
+    return _Memory()
 
 
 def reasons(
-    expression: Expression, sql: str, failing: pa.RecordBatch, *, by_cast: bool = False
+    expression: Expression,
+    sql: str,
+    records: pa.RecordBatch,
+    rows: Sequence[int],
+    causes: Sequence[Cause | None] = (),
 ) -> list[str]:
     """The reason of each of some rows, all of which fail.
 
     Args:
         expression: What fails.
         sql: Its SQL.
-        failing: The columns that DuckDB is given, of the failing rows only.
-        by_cast: They are all refused by the cast of `refused_by_cast`.
+        records: The columns that DuckDB is given.
+        rows: The rows that fail.
+        causes: The cause of each of their failures, where it is known.
     """
-    found: list[str | None] = [None] * failing.num_rows
-    memory = memory_of(sql, failing.schema)
-    if memory.cast is None:
-        [answer] = explained_rows(sql, failing, [0])
-        found[0] = _first_line(answer) if answer is not None else None
-        memory.cast = _refused_cast(expression, failing, found[0] or "")
-    if memory.cast is not None:
-        memory.cast.tell(found, failing, all_refused=by_cast)
-    if None in found:
-        _ask_about_others(found, expression, sql, failing)
-    return [f"expression {expression.param!r}: {_shortened(told or UNKNOWN)}" for told in found]
-
-
-def refused_by_cast(sql: str, schema: pa.Schema) -> str | None:
-    """SQL that is true on rows on which this SQL fails for sure, told by what failed before."""
-    cast = memory_of(sql, schema).cast
-    return cast.refuses if cast is not None else None
+    told = _Told(sql, records, rows, causes or [None] * len(rows))
+    told.ask_of_each_way()
+    told.ask_of_others([use.name.lower() for use in expression.columns])
+    return [f"expression {expression.param!r}: {_shortened(s or UNKNOWN)}" for s in told.said]
 
 
 def message(error: Exception) -> str:
     """What DuckDB says, short enough to be shown."""
     return _shortened(_first_line(error))
+
+
+class _Told:
+    """What is said of the failing rows of one batch; places are places among those."""
+
+    def __init__(
+        self, sql: str, records: pa.RecordBatch, rows: Sequence[int], causes: Sequence[Cause | None]
+    ) -> None:
+        self._sql = sql
+        self._records = records
+        self._rows = rows
+        self._causes = causes
+        self._ways = [_way(cause) for cause in causes]
+        self._memory = memory_of(sql, records.schema)
+        self._left = MAX_ASKED
+        self.said = list(map(self._memory.recall, causes, self._ways))
+
+    def ask_of_each_way(self) -> None:
+        """Ask of one text for each way in which texts are refused, if none was told before."""
+        first: dict[_Way, int] = {}
+        for place in self._open():
+            way = self._ways[place]
+            if way is not None:
+                first.setdefault(way, place)
+        if first:
+            for _ in self._ask(list(first.values())):
+                pass
+            for place in self._open():
+                self.said[place] = self._memory.recall(self._causes[place], self._ways[place])
+
+    def ask_of_others(self, columns: Sequence[str]) -> None:
+        """Ask of the rows of which nothing is said by now; of those of equal values once.
+
+        Args:
+            columns: What the expression reads, in lower case.
+        """
+        rest = self._open()
+        if not rest:
+            return
+        names = [name for name in self._records.schema.names if name.lower() in columns]
+        failing = self._records.select(names).take(pa.array([self._rows[p] for p in rest]))
+        equal: dict[object, list[int]] = {}
+        for place, group in zip(rest, _groups(failing), strict=True):
+            equal.setdefault(self._causes[place] or group, []).append(place)
+        groups = list(equal.values())
+        for group, said in zip(groups, self._ask([group[0] for group in groups]), strict=False):
+            for place in group:
+                self.said[place] = said
+
+    def _open(self) -> list[int]:
+        return [place for place, said in enumerate(self.said) if said is None]
+
+    def _ask(self, places: Sequence[int]) -> Iterator[str | None]:
+        """What DuckDB says of some rows, as many as it may be asked of."""
+        asked = places[: self._left]
+        self._left -= len(asked)
+        rows = [self._rows[place] for place in asked]
+        records = self._records.take(pa.array(rows, pa.int64()))
+        errors = explained_rows(self._sql, records, range(len(rows))) if rows else []
+        for place, error in zip(asked, errors, strict=True):
+            self.said[place] = None if error is None else _first_line(error)
+            cause, said = self._causes[place], self.said[place]
+            if cause is not None and said is not None:
+                self._memory.learn(cause, self._ways[place], said)
+            yield said
+
+
+def _groups(failing: pa.RecordBatch) -> list[int]:
+    """A number for each row, the same for rows of equal values."""
+    codes: list[Any] = []
+    for column in failing.columns:
+        # Floats that compare equal can still be written in two ways.
+        if pa.types.is_nested(column.type) or pa.types.is_floating(column.type):
+            return list(range(failing.num_rows))
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        codes.append(encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy())
+    if not codes:
+        return [0] * failing.num_rows
+    if len(codes) == 1:
+        return codes[0].tolist()
+    return np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1).tolist()
 
 
 def _first_line(error: Exception) -> str:
@@ -71,136 +193,3 @@ def _shortened(text: str) -> str:
     first = text.splitlines()[0]
     short = first[:MAX_REASON_CHARACTERS]
     return short if short == first else f"{short}..."
-
-
-def _ask_about_others(
-    found: list[str | None], expression: Expression, sql: str, failing: pa.RecordBatch
-) -> None:
-    used = {use.name.lower() for use in expression.columns}
-    groups = _groups(failing, [name for name in failing.schema.names if name.lower() in used])
-    told = {group: text for group, text in zip(groups, found, strict=True) if text is not None}
-    asked: dict[int, int] = {}
-    for row, group in enumerate(groups):
-        if group not in told and len(asked) < MAX_ASKED:
-            asked.setdefault(group, row)
-    rows = list(asked.values())
-    for group, error in zip(asked, explained_rows(sql, failing, rows), strict=True):
-        if error is not None:
-            told[group] = _first_line(error)
-    found[:] = [text or told.get(group) for group, text in zip(groups, found, strict=True)]
-
-
-def _groups(failing: pa.RecordBatch, names: Sequence[str]) -> list[int]:
-    """A number for each row, the same for rows of equal values in these columns."""
-    codes: list[Any] = []
-    every = range(failing.num_rows)
-    for column in (failing.column(name) for name in names):
-        # Floats that compare equal can still be written in two ways.
-        if pa.types.is_nested(column.type) or pa.types.is_floating(column.type):
-            return list(every)
-        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        codes.append(encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy())
-    if not codes:
-        return [0 for _ in every]
-    if len(codes) == 1:
-        return codes[0].tolist()
-    return np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1).tolist()
-
-
-@dataclass(frozen=True)
-class _RefusedCast:
-    """A cast of a text column that is evaluated on every row, and what DuckDB says if it fails."""
-
-    column: str
-    kind: str
-    said: str
-    """What comes after the text."""
-
-    @property
-    def refuses(self) -> str:
-        """SQL that is true where the cast fails."""
-        quoted = '"' + self.column.replace('"', '""') + '"'
-        return f"({quoted} IS NOT NULL AND TRY_CAST({quoted} AS {self.kind}) IS NULL)"
-
-    def tell(self, found: list[str | None], failing: pa.RecordBatch, *, all_refused: bool) -> None:
-        """Say it of all texts that the cast refuses, in DuckDB's words."""
-        refused = [True] * failing.num_rows
-        if not all_refused:
-            refused = select(self.refuses, failing).column(0).to_pylist()
-        values = failing.column(self.column).to_pylist()
-        for row, (is_refused, value) in enumerate(zip(refused, values, strict=True)):
-            # DuckDB writes control characters in a way of its own.
-            if is_refused and value.isprintable():
-                found[row] = _REFUSED_TEXT.format(value) + self.said
-
-
-class _Memory:
-    """The cast that refused a row before."""
-
-    cast: _RefusedCast | None = None
-
-
-@lru_cache(maxsize=1024)
-def memory_of(sql: str, schema: pa.Schema) -> _Memory:  # noqa: ARG001 - the key
-    """What is remembered of an expression over columns of these types, by its SQL."""
-    return _Memory()
-
-
-def _refused_cast(
-    expression: Expression, failing: pa.RecordBatch, told: str
-) -> _RefusedCast | None:
-    """The cast that DuckDB speaks of in the reason of the first row."""
-    _, source, name = told.rpartition(_SOURCE)
-    casts = certain_casts(expression.text)
-    kinds = casts.get(name.lower(), set())
-    # Of two casts that refuse a row, DuckDB names the one that it comes to first.
-    if not source or len(casts) != 1 or len(kinds) != 1 or failing.schema.names.count(name) != 1:
-        return None
-    text = failing.column(name)[0].as_py()
-    start = _REFUSED_TEXT.format(text)
-    if not isinstance(text, str) or not told.startswith(start):
-        return None
-    return _RefusedCast(name, next(iter(kinds)), told.removeprefix(start))
-
-
-@lru_cache(maxsize=1024)
-def certain_casts(text: str) -> dict[str, set[str]]:
-    """Types that an expression casts columns to, whatever their values, by lower-case column."""
-    found: dict[str, set[str]] = {}
-    for name, kind in _casts(parse_one(text)):
-        found.setdefault(name.lower(), set()).add(kind)
-    return found
-
-
-def _casts(node: Node) -> Generator[tuple[str, str]]:
-    if node["class"] == "CAST":
-        child, kind = node["child"], node["type_expr"]
-        column = child["class"] == "COLUMN_REF" and len(child["column_names"]) == 1
-        if not column:
-            yield from _casts(child)
-        elif not node["try_cast"] and kind["class"] == "TYPE" and not kind["children"]:
-            yield str(child["column_names"][0]), str(kind["type_name"])
-    for part in _always_evaluated(node):
-        yield from _casts(part)
-
-
-def _always_evaluated(node: Node) -> Iterable[Node]:
-    """Parts that are evaluated whatever the values; not all such parts, but no others."""
-    match node["class"]:
-        case "COMPARISON":
-            return node["left"], node["right"]
-        case "CONJUNCTION":
-            return node["children"][:1]
-        case "BETWEEN":
-            return (node["input"],)
-        case "FUNCTION" if str(node["function_name"]).lower() not in _macros():
-            return [argument["expression"] for argument in node["arguments"]]
-        case _:
-            return ()
-
-
-@cache
-def _macros() -> frozenset[str]:
-    """Functions that stand for an expression, which may skip an argument."""
-    sql = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'macro'"
-    return frozenset(str(name).lower() for (name,) in ask(sql))

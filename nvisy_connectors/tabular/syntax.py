@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from nvisy_connectors.tabular.bulk import known_trees
-from nvisy_connectors.tabular.database import TABLE, syntax_trees, syntax_trees_of
+from nvisy_connectors.tabular.database import TABLE, sql_texts, syntax_trees, syntax_trees_of
 
 MAX_CHARACTERS = 20_000
 """Longest text of an expression."""
@@ -62,6 +62,34 @@ def parse_one(text: str) -> Node:
         _select_list(bare, text, len(_BARE_BEFORE))
         raise RefusedError("there must be exactly one expression")
     return selected[0]
+
+
+def texts_of(trees: Sequence[Node]) -> list[str]:
+    """The SQL of parse trees of one expression each; parsed again, it gives the same trees.
+
+    Raises:
+        RefusedError: There is no such SQL.
+    """
+    bare, _ = syntax_trees("SELECT 1", "SELECT 1")
+    statement = json.loads(bare)
+    written: list[str] = []
+    for tree in trees:
+        statement["statements"][0]["node"]["select_list"] = [without_offsets(tree)]
+        written.append(json.dumps(statement))
+    texts = [text.removeprefix("SELECT ") for text in sql_texts(written)]
+    if [without_offsets(parse_one(text)) for text in texts] != list(map(without_offsets, trees)):
+        raise RefusedError("its tree cannot be written as SQL")
+    return texts
+
+
+def without_offsets(part: Any) -> Any:  # noqa: ANN401 - a part of a tree, of any type
+    """A part of a tree without where it stood in the text."""
+    if isinstance(part, list):
+        return [without_offsets(one) for one in cast("list[object]", part)]
+    if isinstance(part, dict):
+        node = cast("Node", part)
+        return {key: without_offsets(value) for key, value in node.items() if key != "offset"}
+    return part
 
 
 def parse_many(texts: Sequence[str]) -> list[tuple[str, tuple[str, str]]]:

@@ -7,7 +7,7 @@ guilty that takes at most `k * (ceil(log2(n)) + 1)` calls more than the one that
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from nvisy_dagster.engine.failure import NodeError
 from nvisy_dagster.sdk import DataError
 from nvisy_dagster.sdk.identity import format_uuid
 
+ID = "_id"
 SHOWN = 3
 SIZE_TAG = "too_large"
 """Of what is refused for its size, so that the parts of it may well be taken."""
@@ -39,10 +40,13 @@ R = TypeVar("R")
 async def apply_isolating(
     call: Callable[[pa.RecordBatch], Awaitable[R]], batch: pa.RecordBatch, reject: Reject
 ) -> list[tuple[pa.RecordBatch, R]]:
-    """Apply a call to a batch; refused records go to `reject`, the others are applied again.
+    """Apply a call to a batch; refused records go to `reject`.
+
+    The others are applied again, unless the refusal brings what was made of them.
 
     Returns:
-        The batches that were taken, each with what the call made of it, in order.
+        The batches that were taken, each with what the call made of it, in order; only the ids of
+        those of which a refusal brought it.
     """
     isolation = _Isolation(call, reject, batch, all_or_nothing=True)
     await isolation.run()
@@ -100,7 +104,7 @@ class _Isolation(Generic[R]):
                 return
 
     async def _try(self, records: pa.RecordBatch) -> "_Refusal | None":
-        """Call once, and again without those that are named.
+        """Call once, and again without those that are named if nothing was made of the others.
 
         Returns:
             Nothing if all were taken; otherwise what is refused as a whole, if anything is left.
@@ -118,11 +122,21 @@ class _Isolation(Generic[R]):
                 self._reject(select(records, error.rows, error.tag))
                 if not self._all_or_nothing:
                     return _Refusal(records, None)
+                if error.result is not None:
+                    return self._take_result(records, error)
                 # A loop: a system may name its refused records one at a time.
                 records = without(records, error.rows)
                 if records.num_rows:
                     continue
             return _Refusal(records, None) if named else None
+
+    def _take_result(self, records: pa.RecordBatch, error: DataError) -> "_Refusal":
+        """Take what a call made of the records that it does not name."""
+        ids = without(records.select([ID]), error.rows)
+        if ids.num_rows:
+            # It is what the call returns, as the SDK asks of the component.
+            self.taken.append((ids, cast("R", error.result)))
+        return _Refusal(ids, None)
 
     async def _settle_first(self, records: pa.RecordBatch, error: DataError) -> pa.RecordBatch:
         """Settle all up to the first guilty record of some that are refused as a whole.

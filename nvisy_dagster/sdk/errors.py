@@ -1,6 +1,10 @@
 """Errors a component raises; the class says what the engine does next."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class NvisyError(Exception):
@@ -85,6 +89,9 @@ class DataError(NvisyError):
         rows: Index of each guilty row in the batch that was handed over, with its own reason.
         remedy: What the reader can do about it.
         tag: Machine-readable kind.
+        result: What `apply` or `route` makes of the rows that are not named, exactly as if it were
+            called with those alone, which then is not done. Without it they are handed over again;
+            give it where it came about anyway. Sinks need none: what they do not name is written.
     """
 
     default_tag = "validation"
@@ -96,9 +103,11 @@ class DataError(NvisyError):
         rows: Mapping[int, str],
         remedy: str | None = None,
         tag: str | None = None,
+        result: "pa.RecordBatch | Mapping[str, pa.RecordBatch] | None" = None,
     ) -> None:
         super().__init__(message, remedy=remedy, tag=tag)
         self.rows = dict(rows)
+        self.result = result
 
 
 class TransientError(NvisyError):

@@ -6,18 +6,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from tabular_batches import articles, batch_of, edge
+from tabular_calls import kept, mapped
 
-from nvisy_connectors.tabular import reasons
 from nvisy_connectors.tabular.branch import Branch, BranchParams
 from nvisy_connectors.tabular.filter import Filter, FilterParams
 from nvisy_connectors.tabular.map import Map, MapParams
 from nvisy_dagster.sdk import ConfigError, ConfigErrors, DataError, EdgeType
 from nvisy_dagster.sdk.arrow_schema import schema_of
-from nvisy_dagster.sdk.envelope import ENVELOPE, payload
+from nvisy_dagster.sdk.envelope import payload
 from nvisy_dagster.sdk.testing import ActionConformance, RouterConformance
 
 
@@ -81,21 +79,6 @@ class TestBranch(RouterConformance):
 
     def refused(self, rows):
         return [edge({"lang": ["en"]}), edge({"lang": ["en"], "score": [[1.0]]})]
-
-
-def kept(where: str, batch: pa.RecordBatch) -> list[int]:
-    found = Filter(FilterParams(where=where)).transform(batch)
-    return [row["_source"]["position"] for row in found.to_pylist()]
-
-
-def mapped(batch: pa.RecordBatch, primitive: str = "row", **params: Any) -> pa.RecordBatch:
-    action = Map(MapParams.model_validate(params))
-    promised = action.output(EdgeType(primitive, batch.schema)).schema
-    made = action.transform(batch)
-    assert made.schema.equals(promised, check_metadata=True)
-    assert made.schema.names[: len(ENVELOPE)] == ENVELOPE.names
-    assert made.column("_id").equals(batch.column("_id"))
-    return made
 
 
 def primitive_after(primitive: str, **params: Any) -> str:
@@ -259,117 +242,6 @@ def test_the_primitive_stays_as_long_as_its_columns_do():
     assert primitive_after("document", rename={"text": "body"}) == "row"
     assert primitive_after("document", set={"text": "length(text)"}) == "row"
     assert primitive_after("chunk", set={"index": '"index" + 1::INTEGER'}) == "chunk"
-
-
-def test_a_required_column_that_becomes_null_fails_its_rows():
-    schema = pa.schema([pa.field("text", pa.string(), nullable=False)])
-    batch = batch_of(pa.record_batch([pa.array(["a", "", "b", ""])], schema=schema))
-    with pytest.raises(DataError) as failed:
-        mapped(batch, set={"text": "nullif(text, '')"})
-    assert list(failed.value.rows) == [1, 3]
-    assert not mapped(batch, set={"text": "lower(text)"}).schema.field("text").nullable
-
-
-def test_exactly_the_failing_rows_are_named():
-    with pytest.raises(DataError, match="2 of 8 rows fail") as failed:
-        mapped(articles(), set={"n": "digits::INT", "m": "score * 2"})
-    assert list(failed.value.rows) == [2, 6]
-    assert failed.value.rows[6] == (
-        "expression 'set.n': Could not convert string 'seven' to INT32 "
-        "when casting from source column digits"
-    )
-    with pytest.raises(DataError) as failed:
-        kept("digits::INT > 1", articles())
-    assert list(failed.value.rows) == [2, 6]
-
-
-def test_try_gives_null_instead_of_a_failure():
-    made = mapped(articles(), set={"n": "TRY(digits::INT)", "m": "try_cast(digits AS INT)"})
-    assert made.column("n").to_pylist() == [1, 2, None, 4, None, 6, None, 8]
-    assert made.column("m").equals(made.column("n"))
-    with pytest.raises(DataError) as failed:
-        mapped(articles(), set={"n": "coalesce(TRY(digits::INT), text::INT)"})
-    assert list(failed.value.rows) == [2, 4, 6]
-
-
-def test_every_failing_row_is_named_however_many():
-    batch = batch_of({"x": ["bad"] * 500 + ["1"] + ["bad" + "x" * 10_000]})
-    with pytest.raises(DataError) as failed:
-        mapped(batch, set={"n": "x::INT"})
-    assert sorted(failed.value.rows) == [*range(500), 501]
-    assert len(failed.value.rows[501]) < 400
-    assert len(str(failed.value)) < 1000
-
-
-def test_reasons_of_many_kinds_are_not_all_asked_for_and_those_of_equal_rows_are_shared():
-    batch = batch_of({"x": ["bad"] * 50 + [f"bad{i}" for i in range(50)] + ["bad", "2020-01-01"]})
-    with pytest.raises(DataError) as failed:
-        mapped(batch, set={"n": "x::DATE"})
-    told = failed.value.rows
-    assert sorted(told) == list(range(101))
-    assert told[100] == told[0]
-    assert 'invalid date field format: "bad"' in told[0]
-    assert 'invalid date field format: "bad7"' in told[57]
-    assert told[99] == "expression 'set.n': it fails, like other rows of the batch"
-
-
-REASONED = [
-    "x::INT",
-    "X::DOUBLE + 1 > 2",
-    "abs(x::INT) > 1 AND y = 'a'",
-    "CASE WHEN y = 'a' THEN x::INT ELSE y::INT END",
-    "x::INT + x::TINYINT",
-    "y = 'a' OR x::INT = 1",
-    "coalesce(TRY(x::INT), y::INT)",
-    "trim(x)::INT",
-    "x::INT + y::INT",
-]
-
-
-@pytest.mark.parametrize("expression", REASONED)
-@settings(max_examples=15, deadline=None)
-@given(
-    values=st.lists(
-        st.tuples(
-            st.one_of(
-                st.none(),
-                st.sampled_from(["1", "300", "a", "", "1e400", "{}", "9" * 30, "'", "a\nb", '"']),
-                st.text(st.characters(exclude_categories=["Cs"])),
-            ),
-            st.sampled_from(["a", "1", "b", None]),
-        ),
-        min_size=1,
-        max_size=12,
-    )
-)
-def test_the_reasons_of_many_rows_are_those_of_each_row_alone(expression, values):
-    batch = batch_of(
-        pa.record_batch({
-            "x": pa.array([x for x, _ in values], pa.string()),
-            "y": pa.array([y for _, y in values], pa.string()),
-        })
-    )
-    told = reasons_of(expression, batch)
-    reasons.memory_of.cache_clear()
-    for row in range(batch.num_rows):
-        alone = reasons_of(expression, batch.slice(row, 1))
-        assert told.get(row) == alone.get(0)
-        reasons.memory_of.cache_clear()
-
-
-def reasons_of(expression: str, batch: pa.RecordBatch) -> dict[int, str]:
-    try:
-        mapped(batch, set={"n": expression})
-    except DataError as error:
-        return error.rows
-    return {}
-
-
-def test_huge_integers_fail_instead_of_turning_into_other_numbers():
-    batch = batch_of({"x": ["1", "99999999999999999999999999999999999999", "1" + "0" * 38]})
-    with pytest.raises(DataError) as failed:
-        mapped(batch, set={"n": "x::HUGEINT"})
-    assert list(failed.value.rows) == [2]
 
 
 def branch(**params: Any) -> Branch:

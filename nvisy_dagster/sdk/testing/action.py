@@ -110,6 +110,23 @@ class ActionConformance(ConsumerConformance):
             what = f"cut into {[batch.num_rows for batch in batches]} rows"
             check_same(to_rows(parts), to_rows(whole), what, tolerance=self.tolerance)
 
+    async def test_the_result_of_a_refusal_is_that_of_the_others(
+        self, params: Params, connection: Connection | None, bad_rows: pa.RecordBatch | None
+    ) -> None:
+        """A `DataError` names rows; its result, if any, is what the others alone would give."""
+        built: Any = self.build(params, connection)
+        async with built as action:
+            for _ in range(2):
+                refused, good = await self.refusal(action.apply, bad_rows)
+                if refused.result is None:
+                    continue
+                result: Any = refused.result
+                assert isinstance(result, pa.RecordBatch), "the result is no batch"
+                wanted = await action.apply(good)
+                assert result.schema.equals(wanted.schema), "the result has other columns"
+                got = to_rows([result])
+                check_same(got, to_rows([wanted]), "the result", tolerance=self.tolerance)
+
     async def test_calls_may_overlap(
         self, params: Params, connection: Connection | None, rows: pa.RecordBatch
     ) -> None:

@@ -1,5 +1,6 @@
 """What every component that takes batches promises: `accepts`, `split`, what it refuses."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pytest
 
 from nvisy_dagster.sdk.component import ANY_PRIMITIVE, Component
 from nvisy_dagster.sdk.edge_type import EdgeType
-from nvisy_dagster.sdk.errors import ConfigError
+from nvisy_dagster.sdk.errors import ConfigError, DataError
 from nvisy_dagster.sdk.params import Connection, Params
 from nvisy_dagster.sdk.testing.component import Compile, Conformance
 from nvisy_dagster.sdk.testing.records import check_batch, check_same, check_unique, ids, to_rows
@@ -21,6 +22,27 @@ class ConsumerConformance(Conformance):
 
     primitive: ClassVar[str | None] = None
     """Primitive of `rows`; by default `row`, or the first one that the component accepts."""
+
+    @pytest.fixture
+    def bad_rows(self) -> pa.RecordBatch | None:
+        """Override: records of which some are refused by name, and others are not."""
+        return None
+
+    async def refusal(
+        self, call: Callable[[pa.RecordBatch], Awaitable[object]], rows: pa.RecordBatch | None
+    ) -> tuple[DataError, pa.RecordBatch]:
+        """How a component refuses some of its `bad_rows`, and the others."""
+        if rows is None:
+            pytest.skip("there is no fixture `bad_rows`")
+        with pytest.raises(DataError) as refused:
+            await call(rows)
+        named = refused.value.rows
+        assert named, "the refusal of `bad_rows` names none of them"
+        assert named.keys() <= set(range(rows.num_rows)), "it names rows that are not there"
+        assert all(named.values()), "a row is refused without a reason"
+        good = rows.take(pa.array([i for i in range(rows.num_rows) if i not in named], pa.int64()))
+        assert good.num_rows, "the fixture `bad_rows` must hold records that are not refused"
+        return refused.value, good
 
     def incoming(self, rows: pa.RecordBatch) -> EdgeType:
         """The edge that carries `rows`; override when `primitive` does not say enough."""

@@ -1,6 +1,6 @@
 """What every router promises: each record takes one route or none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -76,6 +76,23 @@ class RouterConformance(ConsumerConformance):
             parts = await self.routed(batches, params, connection)
             got = {name: ids(found) for name, found in parts.items() if ids(found)}
             assert got == wanted, f"cut into {[batch.num_rows for batch in batches]} rows"
+
+    async def test_the_result_of_a_refusal_is_that_of_the_others(
+        self, params: Params, connection: Connection | None, bad_rows: pa.RecordBatch | None
+    ) -> None:
+        """A `DataError` names rows; its result, if any, is what the others alone would give."""
+        built: Any = self.build(params, connection)
+        async with built as router:
+            for _ in range(2):
+                refused, good = await self.refusal(router.route, bad_rows)
+                if refused.result is None:
+                    continue
+                assert isinstance(refused.result, Mapping), "the result has no routes"
+                wanted = await router.route(good)
+                assert refused.result.keys() == wanted.keys(), "the result has other routes"
+                for name, batch in wanted.items():
+                    got = to_rows([refused.result[name]])
+                    check_same(got, to_rows([batch]), f"the result, route {name!r}")
 
 
 async def _route(
