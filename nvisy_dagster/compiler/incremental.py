@@ -7,7 +7,7 @@ from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.compiler.resolve import Resolved
 from nvisy_dagster.compiler.structure import Shape
 from nvisy_dagster.graph.model import Graph, SourceNode
-from nvisy_dagster.sdk import Component, Sink, Source
+from nvisy_dagster.sdk import Component, ConfigError, Sink, Source
 
 _READ_ALL = 'remove "incremental", so that every run reads everything'
 
@@ -41,12 +41,23 @@ def check_incremental(
                 remedy=_READ_ALL,
             )
             continue
+        if found is not None:
+            _check_source(index, found, problems)
         for sink in _sinks_behind(node.id, resolved, shape):
             _check_sink(node, index, sink, problems)
 
 
 def _bookmarks(component: type[Component[Any]]) -> bool:
     return issubclass(component, Source) and component.bookmarks
+
+
+def _check_source(index: int, found: Resolved, problems: Problems) -> None:
+    source = found.component(found.params, node_id=found.node.id)
+    try:
+        if isinstance(source, Source):
+            source.check_incremental()
+    except ConfigError as error:
+        problems.add_refused(error, "nodes", index, "params")
 
 
 def _sinks_behind(

@@ -257,6 +257,30 @@ async def test_remove_leaves_what_the_epoch_wrote(database):
     assert numbers(database) == [5, 100, 101, 106]
 
 
+async def test_a_server_that_only_reads_is_left_for_the_one_behind_its_address(database):
+    """After a failover, the address leads to the new primary as soon as one connects anew."""
+    batch = records({"n": range(3)})
+    await write(database.connection, [batch])
+    database.query("CREATE SEQUENCE tries")
+    database.query("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF nextval('tries') = 1 THEN
+            RAISE EXCEPTION 'cannot execute UPDATE in a read-only transaction'
+              USING ERRCODE = 'read_only_sql_transaction';
+          END IF; RETURN NULL; END $$
+    """)
+    database.query("CREATE TRIGGER refuse AFTER UPDATE ON t EXECUTE FUNCTION refuse()")
+    own = "SELECT pid FROM pg_stat_activity WHERE application_name = 'nvisy'"
+    async with await opened(database.connection) as sink:
+        await sink.start(Progress("next", 0))
+        before = database.query(own)
+        with pytest.raises(TransientError, match="read-only"):
+            await sink.write(batch)
+        await sink.write(batch)
+        await sink.commit(1)
+        assert database.query(own) != before
+
+
 async def test_removing_needs_the_root(database):
     database.query("CREATE TABLE t (_id uuid PRIMARY KEY, n bigint)")
     async with await opened(database.connection) as sink:

@@ -35,6 +35,9 @@ MOST_ROWS = 32_768
 MOST_BYTES = 16 * 2**20
 """Size of one unit: what is copied, merged and, when refused, searched at once."""
 
+MOST_SAVEPOINTS = 1 << 24
+"""Of all transactions that are under way at once."""
+
 
 class PostgresSink(Sink[PostgresSinkParams]):
     """Writes records to a PostgreSQL table, in one transaction per checkpoint.
@@ -230,14 +233,21 @@ class PostgresSink(Sink[PostgresSinkParams]):
             ids = [uuid.UUID(bytes=one) for one in root_ids.to_pylist()]
             await session.begin()
             await session.connection.execute(
-                # A row is older than this transaction, or written by it (or by one beside it).
+                # Written by this transaction, or by one beside it, are rows from its number on to
+                # the newest number there is; of its savepoints some may be newer than the snapshot
+                # says. Numbers begin anew after 2^32, and a row keeps the one it was written with:
+                # hence the distance, not `age`, which sees the older half of all rows as new.
                 sql.SQL(
                     "DELETE FROM {} WHERE CAST({} AS uuid) = ANY({}) "
-                    "AND age(xmin) > age(pg_current_xact_id()::xid)"
+                    "AND "
+                    "((xmin::text::bigint - pg_current_xact_id()::text::bigint) & 4294967295) > "
+                    "pg_snapshot_xmax(pg_current_snapshot())::text::bigint "
+                    "- pg_current_xact_id()::text::bigint + {}"
                 ).format(
                     sql.Identifier(self.params.schema, self.params.table),
                     sql.Identifier(target),
                     sql.Literal(ids),
+                    sql.Literal(MOST_SAVEPOINTS),
                 )
             )
             self._pending = True
