@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 
@@ -23,6 +24,30 @@ class Cost:
     tokens: int = 0
 
 
+class Limiter(Protocol):
+    """Holds calls so that a limit is kept; first come, first served."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it needs to know the tokens of a call."""
+        ...
+
+    async def take(self, cost: Cost) -> None:
+        """Wait until a call may be made."""
+        ...
+
+
+def limits_of(policy: RateLimit) -> dict[str, int]:
+    """What is limited, named as in `Cost`."""
+    given = {"requests": policy.requests, "records": policy.records, "tokens": policy.tokens}
+    return {name: limit for name, limit in given.items() if limit is not None}
+
+
+def bucket_size(limit: int) -> float:
+    """How much of a limit may be spent at once."""
+    return max(1.0, limit / BURST)
+
+
 class _Bucket:
     """Fills steadily.
 
@@ -31,7 +56,7 @@ class _Bucket:
     """
 
     def __init__(self, limit: int, span_seconds: float) -> None:
-        self._size = max(1.0, limit / BURST)
+        self._size = bucket_size(limit)
         self._per_second = (limit - self._size + 1.0) / span_seconds
         self._level = self._size
         self._then: float | None = None
@@ -49,7 +74,7 @@ class _Bucket:
 
 
 class RateLimiter:
-    """Holds calls so that a limit is kept; first come, first served.
+    """Holds the calls of one process so that a limit is kept; first come, first served.
 
     Calls that fit the buckets, a twentieth of the limit, never take more than the limit in any
     second or minute. A larger one waits until its bucket is full and leaves a debt: over time the
@@ -61,14 +86,7 @@ class RateLimiter:
 
     def __init__(self, policy: RateLimit) -> None:
         span = SPAN_SECONDS[policy.per]
-        given = {
-            "requests": policy.requests,
-            "records": policy.records,
-            "tokens": policy.tokens,
-        }
-        self._buckets = {
-            name: _Bucket(limit, span) for name, limit in given.items() if limit is not None
-        }
+        self._buckets = {name: _Bucket(limit, span) for name, limit in limits_of(policy).items()}
         self._turn = anyio.Lock()
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+from collections.abc import Callable
 from typing import Any
 
 
@@ -10,6 +11,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.lag: Callable[[], float] = lambda: 0.0
+        """How much later than it should a timer goes off."""
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
@@ -24,7 +27,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0 if timeout is not None else None)
         if not ready and timeout:
-            self._loop.now += timeout
+            self._loop.now += timeout + self._loop.lag()
         return ready
 
 

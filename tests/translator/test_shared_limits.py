@@ -1,0 +1,58 @@
+"""The rate limit of a connection holds over the processes that Dagster gives to the stages."""
+
+import json
+import sqlite3
+from bisect import bisect_left
+
+import pytest
+from dagster_project import Project
+
+LIMIT = 10
+
+
+@pytest.mark.timeout(90)
+def test_stages_in_processes_of_their_own_share_the_limit(project: Project):
+    limit = {"requests": LIMIT, "per": "second"}
+    project.path("connections.json").write_text(
+        json.dumps({"shop": {"type": "toy", "rate_limit": limit}})
+    )
+    tables = ("paid", "free")
+    nodes = [
+        node
+        for name in tables
+        for node in (
+            {
+                "id": f"count_{name}",
+                "type": "source",
+                "connector": "toy",
+                "params": {"uri": f"toy://host/{name}", "rows": 300},
+            },
+            {
+                "id": name,
+                "type": "sink",
+                "connector": "toy",
+                "connection": "shop",
+                "params": {"path": str(project.path(f"{name}.db"))},
+            },
+        )
+    ]
+    project.settings = {
+        "nodes": nodes,
+        "edges": [{"from": f"count_{name}", "to": name} for name in tables],
+        "execution": {"executor": "multiprocess"},
+    }
+    process = project.launch()
+    output, _ = process.communicate(timeout=80)
+    assert process.returncode == 0, output
+
+    moments: dict[str, list[float]] = {}
+    for name in tables:
+        db = sqlite3.connect(project.path(f"{name}.db"))
+        moments[name] = [at for (at,) in db.execute("select distinct round(at, 3) from t")]
+        db.close()
+        assert project.written(name) == list(range(300))
+    every = sorted(moment for name in tables for moment in moments[name])
+    assert len(every) >= 55
+    # They did run at the same time.
+    assert max(min(m) for m in moments.values()) < min(max(m) for m in moments.values())
+    assert max(bisect_left(every, m + 0.95) - n for n, m in enumerate(every)) <= LIMIT
