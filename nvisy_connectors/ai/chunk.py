@@ -29,6 +29,9 @@ UNIT_BYTES = 8 << 20
 _MADE = tuple(payload_schema(schema_of("chunk")))
 _NAMES = frozenset(field.name for field in _MADE)
 
+STRUCTURE = frozenset({"pages", "headings", "tables"})
+"""Columns of a document's structure: its chunks would each hold all of it."""
+
 
 class ChunkParams(Params):
     """Where texts are cut."""
@@ -75,7 +78,8 @@ class Chunk(KernelAction[ChunkParams]):
 
     A document that is empty or all white space gives no chunk and counts as dropped. The other
     columns of a document (title, language, your own) are carried along to its chunks, except those
-    named like a column that `chunk` makes.
+    named like a column that `chunk` makes, and the lists of pages, headings and tables that `parse`
+    makes: each chunk would hold all of them.
     """
 
     name = "chunk"
@@ -99,7 +103,7 @@ class Chunk(KernelAction[ChunkParams]):
         check_text_column(incoming, self.params.column)
         if incoming.schema is None:
             return EdgeType("chunk")
-        extra = carried(incoming.schema, self.params.column, _NAMES)
+        extra = _carried(incoming.schema, self.params.column)
         return EdgeType("chunk", pa.schema([*ENVELOPE, *_MADE, *extra]))
 
     def split(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
@@ -120,7 +124,7 @@ class Chunk(KernelAction[ChunkParams]):
         texts = text_column(batch, self.params.column, allow_empty=True)
         spans = self._splitter(texts)
         indexes = spans.indexes()
-        extra = carried(batch.schema, self.params.column, _NAMES)
+        extra = _carried(batch.schema, self.params.column)
         parents = batch.select([field.name for field in extra]).take(pa.array(spans.rows))
         columns = pa.RecordBatch.from_arrays(
             [*_columns(texts, spans, indexes.astype(np.int32)), *parents.columns],
@@ -132,6 +136,15 @@ class Chunk(KernelAction[ChunkParams]):
         params = self.params
         tokenizer = params.tokenizer if params.unit == "tokens" else None
         return splitter(params.boundary, params.size, params.overlap, tokenizer)
+
+
+def _carried(schema: pa.Schema, column: str) -> list[pa.Field]:
+    return [f for f in carried(schema, column, _NAMES) if not _is_structure(f)]
+
+
+def _is_structure(field: pa.Field) -> bool:
+    nested = pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type)
+    return nested and field.name in STRUCTURE
 
 
 def _columns(texts: pa.Array, spans: Spans, indexes: np.ndarray) -> list[pa.Array]:

@@ -1,12 +1,13 @@
 """A bucket of an object store, or what lies under a prefix of it."""
 
 import asyncio
+import datetime as dt
 import io
 import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ import anyio
 import pyarrow as pa
 from anyio import to_thread
 
-from nvisy_connectors.object.errors import changed, store_error
+from nvisy_connectors.object.errors import S3_TERMS, StoreTerms, changed, store_error
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
 from nvisy_connectors.object.pipeline import together, uncancelled
-from nvisy_dagster.sdk import NvisyError
+from nvisy_dagster.sdk import ConfigError, NvisyError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -37,10 +38,22 @@ class Bucket(Folder):
         store: The store of the whole bucket.
         uri: Address of the bucket, such as `s3://lake`.
         prefix: What all keys begin with, as characters, not as a folder: `logs/2024-` is fine.
+        terms: How the store is called.
+        lists_from_key: Whether the store can begin a listing behind a key.
     """
 
-    def __init__(self, store: "ObjectStore", uri: str, prefix: str = "") -> None:
+    def __init__(
+        self,
+        store: "ObjectStore",
+        uri: str,
+        prefix: str = "",
+        *,
+        terms: StoreTerms = S3_TERMS,
+        lists_from_key: bool = True,
+    ) -> None:
         self._store: Any = store
+        self._terms = terms
+        self._lists_from_key = lists_from_key
         self._uri = uri
         self._prefix = prefix
         self.may_be_empty = not prefix
@@ -52,6 +65,41 @@ class Bucket(Folder):
 
     async def listing(self, after: str | None = None) -> AsyncGenerator[Sequence[ObjectInfo], None]:
         """Objects in the order in which the store lists them."""
+        skipped = after is not None and not self._lists_from_key
+        found = self._listing_behind(after or "") if skipped else self._pages(after)
+        async with aclosing(found) as pages:
+            async for page in pages:
+                yield page
+
+    async def _listing_behind(self, after: str) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """What follows a key where the store cannot begin at one: from the first on, and skip."""
+        last, ascending, passed = "", True, False
+        async with aclosing(self._pages()) as pages:
+            async for page in pages:
+                keys = [info.key for info in page]
+                rest = page
+                if not passed:
+                    passed = after in keys
+                    rest = page[keys.index(after) + 1 :] if passed else []
+                    ascending = ascending and [last, *keys] == sorted([last, *keys])
+                    last = keys[-1]
+                if rest:
+                    yield rest
+        if passed:
+            return
+        if not ascending:
+            raise ConfigError(
+                f"{self.uri(after)} is gone after it was read, and nothing else tells where the "
+                "read has stopped",
+                remedy="run the graph again from the beginning",
+                tag="changed",
+            )
+        async with aclosing(self._pages()) as pages:
+            async for page in pages:
+                if rest := [info for info in page if info.key > after]:
+                    yield rest
+
+    async def _pages(self, after: str | None = None) -> AsyncGenerator[Sequence[ObjectInfo], None]:
         # The client's prefix is a whole folder; what is left of ours filters.
         folder = self._prefix.rpartition("/")[0]
         offset = None if after is None else self._prefix + after
@@ -118,8 +166,19 @@ class Bucket(Folder):
         """Delete in bulk."""
         for start in range(0, len(keys), DELETE_OBJECTS):
             page = [self._prefix + key for key in keys[start : start + DELETE_OBJECTS]]
-            with self._errors(""):
-                await self._store.delete_async(page)
+            try:
+                with self._errors(""):
+                    await self._store.delete_async(page)
+            except NvisyError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                # It stopped at one that is gone already.
+                await together(self._delete_one(path) for path in page)
+
+    async def _delete_one(self, path: str) -> None:
+        async with self._requests:
+            with self._errors(path.removeprefix(self._prefix)), suppress(FileNotFoundError):
+                await self._store.delete_async(path)
 
     def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes:
         """Bytes of the version that was listed; blocks.
@@ -152,7 +211,8 @@ class Bucket(Folder):
 
     def _info(self, meta: "ObjectMeta") -> ObjectInfo:
         key = meta["path"].removeprefix(self._prefix)
-        return ObjectInfo(key, meta["size"], _version(meta), meta["last_modified"])
+        # Some stores list fractions of a second that they do not tell of one object.
+        return ObjectInfo(key, meta["size"], _version(meta), _modified(meta))
 
     @contextmanager
     def _errors(self, key: str) -> Generator[None]:
@@ -161,7 +221,7 @@ class Bucket(Folder):
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            raise store_error(error, self.uri(key)) from error
+            raise store_error(error, self.uri(key), self._terms) from error
 
 
 class _RangeFile(io.RawIOBase):
@@ -206,5 +266,12 @@ def _options(info: ObjectInfo, start: int, end: int) -> dict[str, Any]:
 
 
 def _version(meta: "ObjectMeta") -> str:
-    stamp = int(meta["last_modified"].timestamp() * 1_000_000)
-    return meta["e_tag"] or f"{meta['size']:x}-{stamp:x}"
+    tag = meta["e_tag"]
+    if tag:
+        # Azure lists it without the quotes that it has everywhere else.
+        return tag if '"' in tag else f'"{tag}"'
+    return f"{meta['size']:x}-{int(_modified(meta).timestamp()):x}"
+
+
+def _modified(meta: "ObjectMeta") -> dt.datetime:
+    return meta["last_modified"].replace(microsecond=0)

@@ -8,11 +8,17 @@ from nvisy_connectors.object.formats.columns import parse_columns
 from nvisy_connectors.object.glob import check_pattern
 from nvisy_dagster.sdk import Params
 
-FormatName = Literal["text", "jsonl", "parquet"]
+FormatName = Literal["text", "binary", "jsonl", "parquet"]
 
-PLANNED_FORMATS = ("binary", "csv")
+PLANNED_FORMATS = ("csv",)
 
 MIB = 1 << 20
+
+MAX_OBJECT_BYTES = 512 * MIB
+"""Largest object that is one record, unless the params say otherwise."""
+
+WHOLE = frozenset({"text", "binary"})
+"""Formats of which an object is one record."""
 
 
 class ReadParams(Params):
@@ -21,8 +27,9 @@ class ReadParams(Params):
     planned = {"format": PLANNED_FORMATS}  # noqa: RUF012 - pydantic knows it
 
     format: FormatName = "text"
-    """What is in the objects. `text`: each is one document of UTF-8 text. `jsonl`: one JSON object
-    per line, each a row. `parquet`: rows."""
+    """What is in the objects. `text`: each is one document of UTF-8 text. `binary`: each is one
+    blob, whatever it holds, for `parse` to make a document of. `jsonl`: one JSON object per line,
+    each a row. `parquet`: rows."""
     glob: str | None = Field(default=None, max_length=1024)
     """Which objects to read, such as `**/*.md`, matched against the part of the key after the
     folder or prefix. All by default. It is an error when there are objects and it matches none."""
@@ -35,6 +42,14 @@ class ReadParams(Params):
     """Size of a batch, in bytes of the objects."""
     batch_rows: int = Field(default=65_536, ge=1, le=10_000_000)
     """Largest number of records in a batch."""
+    max_object_bytes: int | None = Field(default=None, ge=1, le=1024 * MIB)
+    """Largest object that the formats `text` and `binary` read, of which each is one record; 512
+    MiB by default. A larger one is refused."""
+
+    @property
+    def most_object_bytes(self) -> int:
+        """Largest object that is one record."""
+        return self.max_object_bytes or MAX_OBJECT_BYTES
 
     @field_validator("glob")
     @classmethod
@@ -42,11 +57,22 @@ class ReadParams(Params):
         return None if value is None else check_pattern(value)
 
     @model_validator(mode="after")
+    def _limit_fits_the_format(self) -> Self:
+        if self.max_object_bytes is not None and self.format not in WHOLE:
+            raise ValueError(
+                f"`max_object_bytes` does not go with format {self.format!r}: it is read in pieces"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _columns_fit_the_format(self) -> Self:
         if self.columns is None:
             return self
-        if self.format == "text":
-            raise ValueError("`columns` does not go with format 'text': a document has its own")
+        if self.format in WHOLE:
+            what = "document" if self.format == "text" else "blob"
+            raise ValueError(
+                f"`columns` does not go with format {self.format!r}: a {what} has its own"
+            )
         if not self.columns:
             raise ValueError("`columns` is empty: name a column, or leave it out to read all")
         if self.format == "jsonl":
@@ -64,8 +90,8 @@ class WriteParams(Params):
     planned = {"format": PLANNED_FORMATS}  # noqa: RUF012 - pydantic knows it
 
     format: FormatName = "jsonl"
-    """What is written. `jsonl`: one JSON object per line. `parquet`: compressed with zstd. `text`:
-    the column `text` of each record as a file of its own."""
+    """What is written. `jsonl`: one JSON object per line. `parquet`: compressed with zstd. `text`
+    and `binary`: the column `text` or `data` of each record as a file of its own."""
     mode: Literal["replace", "append"] = "replace"
     """What happens, when a run has succeeded, to the parts that earlier runs wrote there:
     `replace` deletes them, even if this run had nothing to write; `append` keeps them. Files of
@@ -78,6 +104,8 @@ class WriteParams(Params):
 
     @model_validator(mode="after")
     def _envelope_fits_the_format(self) -> Self:
-        if self.format == "text" and self.envelope:
-            raise ValueError("`envelope` does not go with format 'text': a file has no columns")
+        if self.format in WHOLE and self.envelope:
+            raise ValueError(
+                f"`envelope` does not go with format {self.format!r}: a file has no columns"
+            )
         return self

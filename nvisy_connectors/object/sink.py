@@ -27,6 +27,12 @@ P = TypeVar("P", bound=WriteParams)
 UPLOADS = 16
 """Parts that are published at once."""
 
+CONTENT = {
+    "text": ("text", "string", (pa.types.is_string, pa.types.is_large_string)),
+    "binary": ("data", "binary", (pa.types.is_binary, pa.types.is_large_binary)),
+}
+"""Formats that write one column of a record as a file of its own: which, and of what type."""
+
 
 @dataclass
 class _Part:
@@ -60,16 +66,18 @@ class ObjectSink(Sink[P]):
         return self.params.mode == "append"
 
     def check(self, incoming: EdgeType) -> None:
-        """The format `text` needs a column `text`; the others take all but an empty payload."""
+        """What is a file of its own needs its column; other formats take all but no payload."""
         if incoming.schema is None:
             return
         names = [name for name in incoming.schema.names if name not in ENVELOPE_NAMES]
-        if self.params.format == "text":
-            kind = incoming.schema.field("text").type if "text" in names else None
-            if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if self.params.format in CONTENT:
+            column, what, fits = CONTENT[self.params.format]
+            if column not in names or not any(
+                fit(incoming.schema.field(column).type) for fit in fits
+            ):
                 raise ConfigError(
-                    "param 'format' is 'text', but no column 'text' of type string comes in; "
-                    f"the columns are {', '.join(names) or 'none'}",
+                    f"param 'format' is {self.params.format!r}, but no column {column!r} of type "
+                    f"{what} comes in; the columns are {', '.join(names) or 'none'}",
                     remedy="make one with a `map` before, or write `jsonl` or `parquet`",
                     tag="schema",
                 )
@@ -175,7 +183,7 @@ class ObjectSink(Sink[P]):
             # What came in may not have been known when the graph was compiled.
             self.check(EdgeType("row", batch.schema))
             self._schema = batch.schema
-        rows = batch if self.params.envelope or self.params.format == "text" else payload(batch)
+        rows = batch if self.params.envelope or self.params.format in CONTENT else payload(batch)
         if WRITERS[self.params.format].one_record:
             for place, record in enumerate(batch.column("_id").to_pylist()):
                 self._part(rows.schema, format_uuid(record)).writer.write(rows.slice(place, 1))

@@ -1,7 +1,7 @@
 """Reading objects of any store, in any format."""
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -9,11 +9,21 @@ import pyarrow as pa
 
 from nvisy_connectors.object.changes import ObjectChanges
 from nvisy_connectors.object.cursor import ObjectCursor
+from nvisy_connectors.object.decoding import Decoder, can_decode
 from nvisy_connectors.object.folder import Folder, ObjectInfo
 from nvisy_connectors.object.formats.readers import READERS
 from nvisy_connectors.object.glob import compile_glob
 from nvisy_connectors.object.params import ReadParams
-from nvisy_dagster.sdk import Batch, Bookmark, Change, ConfigError, EdgeType, Source
+from nvisy_dagster.sdk import (
+    Batch,
+    Bookmark,
+    Change,
+    ConfigError,
+    Decoded,
+    EdgeType,
+    RejectedRecord,
+    Source,
+)
 from nvisy_dagster.sdk.envelope import ENVELOPE
 
 P = TypeVar("P", bound=ReadParams)
@@ -27,6 +37,7 @@ class ObjectSource(Source[P, ObjectCursor]):
 
     skips_bad_records = True
     bookmarks = True
+    decodes = True
     objects: Folder
 
     @abstractmethod
@@ -45,7 +56,7 @@ class ObjectSource(Source[P, ObjectCursor]):
             await anext(pages, None)
 
     def output(self) -> EdgeType:
-        """Documents of `text`; rows of `jsonl` and `parquet`, typed when `columns` says how."""
+        """Documents of `text`, blobs of `binary`, rows of others, typed if `columns` says how."""
         reader = READERS[self.params.format]
         declared = reader.declared(self.params)
         schema = None if declared is None else pa.schema([*ENVELOPE, *declared])
@@ -82,6 +93,16 @@ class ObjectSource(Source[P, ObjectCursor]):
         async with aclosing(changes.read(listed, lambda some: reader.read(some, cursor))) as steps:
             async for step in steps:
                 yield step
+
+    def can_decode(self, rejected: RejectedRecord) -> bool:
+        """A line whose bytes were kept, or an object that can be read again whole."""
+        return can_decode(self.params.format, rejected)
+
+    async def decode(self, rejected: Sequence[RejectedRecord]) -> AsyncGenerator[Decoded, None]:
+        """Lines from their bytes; whole objects as they are now, or were if they are gone."""
+        async with aclosing(Decoder(self.params, self.objects).decode(rejected)) as found:
+            async for decoded in found:
+                yield decoded
 
     async def _objects(
         self,

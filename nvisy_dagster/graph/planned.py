@@ -27,6 +27,7 @@ PLANNED_ACTIONS = frozenset({
     "enrich",
     "filter",
     "map",
+    "parse",
     "partition",
     "partition_contextual",
     "sort",

@@ -88,7 +88,8 @@ class Timeout(Model):
     """How long things may take; what is not said is not limited."""
 
     call_seconds: Seconds | None = None
-    """One call: one batch through an action or into a sink."""
+    """One call: one batch through an action or into a sink, or a sink's commit of an epoch, which
+    may take longer than a batch."""
     node_seconds: Seconds | None = None
     """A node, from its first batch to its last."""
     graph_seconds: Seconds | None = None
@@ -133,7 +134,8 @@ class ConnectionPolicies(Model):
     """What `connections.json` may say of a connection, beside its `type`, for all who use it."""
 
     rate_limit: "RateLimit | None" = None
-    """Of all nodes of a run that use the connection together."""
+    """Of all nodes that use the connection together, in all runs and processes of this machine
+    that use the same storage. Each further machine has it once more: divide it by hand."""
     concurrency: Pool | None = None
     """Across runs."""
 
@@ -177,8 +179,9 @@ class RateLimit(Model):
     """How much may be asked of a system in a span of time.
 
     A twentieth of it may go at once, and no more than all of it in any span. A larger call waits
-    for that twentieth, and the next ones wait for the rest. Every attempt counts. It holds within
-    one process.
+    for that twentieth, and the next ones wait for the rest. Every attempt counts. That of a
+    connection holds for all processes of a machine that use the same storage; any other holds
+    within one process.
     """
 
     requests: Count | None = None

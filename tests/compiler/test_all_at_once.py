@@ -148,10 +148,12 @@ def published(kind: str, stream: str, provider: str = "object/s3") -> dict[str, 
     return {**node, "connection": connection, "params": {}}
 
 
-def test_objects_copied_as_they_are_are_not_built_yet() -> None:
+def test_objects_are_copied_as_they_are_but_not_into_what_is_read() -> None:
     copied = published("source", "object/read"), published("target", "object/write")
     copied[1]["params"]["prefix"] = "copy/"
-    assert told(*copied) == {"$.nodes[0].stream": 'format "binary" is not built yet'}
+    (mistake,) = told(*copied).items()
+    assert mistake[0] == "$.nodes[1].params"
+    assert mistake[1].startswith('it writes to s3://data/copy, which "source" reads')
 
 
 def test_an_unknown_stream_says_nothing_of_its_params() -> None:

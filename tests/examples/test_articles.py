@@ -101,5 +101,8 @@ def test_articles(run, s3, openai, qdrant):
     assert {hit["payload"]["title"] for hit in hits} == {"Arrow", "Qdrant"}
     assert hits[0]["text"] == question
     assert hits[0]["score"] == pytest.approx(1, abs=1e-4)
-    assert hits[0]["trace"]["source"] == "s3://lake/articles/2026/01.jsonl"
+    assert (
+        hits[0]["trace"]["source"]
+        == f"s3://{s3.endpoint.removeprefix('http://')}/lake/articles/2026/01.jsonl"
+    )
     assert hits[0]["trace"]["position"] == 3  # the line

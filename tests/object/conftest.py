@@ -1,10 +1,11 @@
-"""A real S3 server for the whole session, and a bucket place of its own for each test."""
+"""Object stores for the whole session, and a place of its own in them for each test."""
 
 import itertools
 
 import pytest
 from object_servers import BUCKET
 from servers.seaweedfs import seaweedfs
+from servers.stores import running
 
 _places = itertools.count()
 
@@ -30,6 +31,23 @@ def s3(s3_server):
     )
     store.put("exists", b"")  # an upload makes its bucket
     return store
+
+
+@pytest.fixture(scope="session")
+def gcs_store(tmp_path_factory):
+    with running("gcs", tmp_path_factory.mktemp("gcs")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def azure_store(tmp_path_factory):
+    with running("azure", tmp_path_factory.mktemp("azure")) as store:
+        yield store
+
+
+@pytest.fixture(params=["gcs", "azure"])
+def store(request):
+    return request.getfixturevalue(f"{request.param}_store")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The conformance suites, over the real disk and a real S3 server, in every format."""
+"""The conformance suites, over the real disk and servers of every store, in every format."""
 
 import io
 import json
@@ -10,6 +10,8 @@ import pytest
 from object_records import lines, rows
 from object_servers import connection_to
 
+from nvisy_connectors.object.azure import AzureSink, AzureSource
+from nvisy_connectors.object.gcs import GcsSink, GcsSource
 from nvisy_connectors.object.local import LocalSink, LocalSinkParams, LocalSource, LocalSourceParams
 from nvisy_connectors.object.s3 import S3Sink, S3SinkParams, S3Source, S3SourceParams
 from nvisy_dagster.sdk import EdgeType
@@ -20,7 +22,7 @@ NAMES = ["a.md", "b c.txt", "sub-x.md", "sub/x.md", "sub/ü.md", "sub.md", "z/z/
 
 def contents(kind: str) -> dict[str, bytes]:
     """Files of a format, an empty one among them."""
-    if kind == "text":
+    if kind in {"text", "binary"}:
         return {name: f"text of {name}".encode() * 5 for name in NAMES} | {"empty.md": b""}
     found = {}
     for place, name in enumerate(NAMES):
@@ -34,7 +36,7 @@ def contents(kind: str) -> dict[str, bytes]:
     return found | ({"empty.jsonl": b""} if kind == "jsonl" else {})
 
 
-@pytest.fixture(params=["text", "jsonl", "parquet"])
+@pytest.fixture(params=["text", "binary", "jsonl", "parquet"])
 def kind(request):
     return request.param
 
@@ -62,6 +64,37 @@ class TestLocalSourceWithinBlocks(SourceConformance):
         return LocalSourceParams(path=str(tmp_path), format="jsonl", batch_rows=3)
 
 
+class BucketSourceConformance(SourceConformance):
+    """Of the stores that `servers.stores` runs."""
+
+    store = ""
+
+    @pytest.fixture
+    def at(self, request):
+        return request.getfixturevalue(f"{self.store}_store")
+
+    @pytest.fixture
+    def connection(self, at):
+        return at.connection()
+
+    @pytest.fixture
+    def params(self, at, place, kind):
+        for name, data in list(contents(kind).items())[2:6]:
+            at.client.put(f"{place}/{name}", data)
+        kwargs = {"prefix": f"{place}/", "format": kind, "batch_bytes": 64, "batch_rows": 2}
+        return self.component.params_type(**kwargs)
+
+
+class TestGcsSource(BucketSourceConformance):
+    component = GcsSource
+    store = "gcs"
+
+
+class TestAzureSource(BucketSourceConformance):
+    component = AzureSource
+    store = "azure"
+
+
 class TestS3Source(SourceConformance):
     component = S3Source
 
@@ -78,7 +111,7 @@ class TestS3Source(SourceConformance):
 
 def parsed(kind: str, data: bytes) -> list[dict]:
     """Rows of one part."""
-    if kind == "text":
+    if kind in {"text", "binary"}:
         return [{"text": data.decode()}]
     if kind == "parquet":
         return pq.read_table(io.BytesIO(data)).to_pylist()
@@ -95,8 +128,12 @@ class ObjectSinkConformance(SinkConformance):
     keeps_other_runs = False
 
     @pytest.fixture
-    def rows(self):
-        return rows()
+    def rows(self, kind):
+        made = rows()
+        if kind != "binary":
+            return made
+        data = [text.encode() for text in made["text"].to_pylist()]
+        return made.append_column("data", pa.array(data, pa.large_binary()))
 
     def key(self, row):
         return row["text"]
@@ -122,6 +159,35 @@ class TestLocalSinkAppending(TestLocalSink):
     @pytest.fixture
     def params(self, tmp_path, kind):
         return LocalSinkParams(path=str(tmp_path), format=kind, mode="append", part_bytes=100)
+
+
+class BucketSinkConformance(ObjectSinkConformance):
+    """Of the stores that `servers.stores` runs."""
+
+    store = ""
+
+    @pytest.fixture
+    def connection(self, request):
+        self.at = request.getfixturevalue(f"{self.store}_store")
+        return self.at.connection()
+
+    @pytest.fixture
+    def params(self, place, kind):
+        return self.component.params_type(prefix=place, format=kind)
+
+    async def read_back(self, params, connection):
+        found = self.at.objects(params.prefix).values()
+        return [row for data in found for row in parsed(params.format, data)]
+
+
+class TestGcsSink(BucketSinkConformance):
+    component = GcsSink
+    store = "gcs"
+
+
+class TestAzureSink(BucketSinkConformance):
+    component = AzureSink
+    store = "azure"
 
 
 class TestS3Sink(ObjectSinkConformance):

@@ -51,11 +51,12 @@ async def test_prefixes_are_characters_and_globs_follow_them(s3_server, s3, plac
     connection = connection_to(s3_server)
     found = await records(source(connection, prefix=f"{place}/logs/2024-", glob="**/*.txt"))
     assert sorted(row["text"] for row in found) == ["logs/2024-01.txt", "logs/2024-x/y.txt"]
-    uri = f"s3://tests/{place}/logs/2024-01.txt"
+    at = f"s3://{s3_server.endpoint.removeprefix('http://')}/tests/{place}"
+    uri = f"{at}/logs/2024-01.txt"
     assert uri in {row["_source"]["uri"] for row in found}
-    assert source(connection, prefix=f"{place}/").location() == f"s3://tests/{place}"
+    assert source(connection, prefix=f"{place}/").location() == at
     for params in ({"prefix": f"{place}/nothing/"}, {"prefix": f"{place}/", "glob": "*.txtt"}):
-        with pytest.raises(ConfigError, match=rf"s3://tests/{place}") as caught:
+        with pytest.raises(ConfigError, match=at) as caught:
             await drain(source(connection, **params))
         assert caught.value.tag == "not_found"
 
@@ -146,5 +147,76 @@ def test_published_credentials_are_accepted():
         "secretAccessKey": "hush",
         "endpoint": "https://example.org",
     })
-    assert connection.location() == "s3://lake"
+    assert connection.location() == "s3://example.org:443/lake"
     assert "hush" not in repr(connection)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "location"),
+    [
+        (None, "s3://lake"),
+        ("https://s3.eu-west-1.amazonaws.com", "s3://lake"),
+        ("http://127.0.0.1:9000/", "s3://127.0.0.1:9000/lake"),
+        ("https://Minio.example.org", "s3://minio.example.org:443/lake"),
+        ("https://h/s3/", "s3://h:443/s3/lake"),
+        ("http://[::1]", "s3://[::1]:80/lake"),
+    ],
+)
+def test_buckets_of_one_name_in_two_stores_are_told_apart(endpoint, location):
+    assert S3Connection(bucket="lake", endpoint=endpoint).location() == location
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"profile": "x", "anonymous": True}, "two kinds"),
+        ({"access_key_id": "a", "secret_access_key": "b", "profile": "x"}, "two kinds"),
+        ({"role_arn": "arn:aws:iam::1:role/x"}, '"web_identity_token_file" is missing'),
+    ],
+)
+def test_credentials_are_of_one_kind(fields, reason):
+    with pytest.raises(ValidationError, match=reason):
+        S3Connection(bucket="lake", **fields)
+
+
+async def test_no_token_of_the_environment_is_taken_with_the_keys(s3_server, s3, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-somebody-else")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-somebody-else")
+    async with source(connection_to(s3_server), prefix="exists"):
+        pass
+
+
+async def test_a_profile(s3_server, s3, place, tmp_path, monkeypatch):
+    pytest.importorskip("boto3")
+    s3.put(f"{place}/a.md", b"text")
+    file = tmp_path / "credentials"
+    file.write_text(
+        f"[other]\naws_access_key_id = {s3_server.access_key_id}\n"
+        f"aws_secret_access_key = {s3_server.secret_access_key}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    keys = {"access_key_id": None, "secret_access_key": None}
+    found = await records(source(connection_to(s3_server, **keys, profile="other"), prefix=place))
+    assert [row["text"] for row in found] == ["text"]
+    with pytest.raises(ConfigError, match="profile 'none' gives no credentials") as caught:
+        async with source(connection_to(s3_server, **keys, profile="none")):
+            pass
+    assert caught.value.tag == "auth"
+
+
+async def test_a_role_needs_its_token_and_no_keys_beside_it(s3_server, tmp_path, monkeypatch):
+    role = {
+        "access_key_id": None,
+        "secret_access_key": None,
+        "role_arn": "arn:aws:iam::1:role/x",
+        "web_identity_token_file": str(tmp_path / "none"),
+    }
+    with pytest.raises(ConfigError, match="token file") as caught:
+        async with source(connection_to(s3_server, **role)):
+            pass
+    assert caught.value.tag == "auth"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-somebody-else")
+    with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID goes before") as caught:
+        async with source(connection_to(s3_server, **role)):
+            pass
+    assert caught.value.remedy.startswith("unset")

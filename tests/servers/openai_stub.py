@@ -142,6 +142,8 @@ class OpenAIStub:
         self.counts = {"requests": 0, "texts": 0, "most_in_flight": 0, "in_flight": 0, "early": 0}
         self.faulty: Counter[str] = Counter()
         """How often each fault befell a request."""
+        self.moments: list[tuple[float, str]] = []
+        """When requests came, by the monotonic clock, and their first text, if it watches."""
         self.attempts: Counter[str] = Counter()
         """How often each text was sent, if it watches."""
         self._not_before: dict[str, float] = {}
@@ -215,6 +217,7 @@ class OpenAIStub:
             counts["in_flight"] -= 1
 
     def _note(self, texts: list[str]) -> None:
+        self.moments.append((time.monotonic(), texts[0]))
         self.attempts.update(texts)
         now = time.time() + EARLY_SECONDS
         self.counts["early"] += any(self._not_before.get(text, 0.0) > now for text in texts)

@@ -1,5 +1,6 @@
 """The reader of each format."""
 
+from nvisy_connectors.object.formats.binary import BinaryReader
 from nvisy_connectors.object.formats.jsonl import JsonlReader
 from nvisy_connectors.object.formats.parquet import ParquetReader
 from nvisy_connectors.object.formats.reader import Reader
@@ -7,6 +8,7 @@ from nvisy_connectors.object.formats.text import TextReader
 
 READERS: dict[str, type[Reader]] = {
     "text": TextReader,
+    "binary": BinaryReader,
     "jsonl": JsonlReader,
     "parquet": ParquetReader,
 }

@@ -79,6 +79,28 @@ class TextWriter(PartWriter):
         self._file.close()
 
 
+class BinaryWriter(PartWriter):
+    """The column `data` of one record."""
+
+    extension = "bin"
+    one_record = True
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:  # noqa: ARG002 - `data` is there
+        self._file = path.open("wb")
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write the data, nothing for a null."""
+        self._file.write(batch.column("data")[0].as_buffer() or b"")
+
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 class JsonlWriter(PartWriter):
     """One JSON object per line."""
 
@@ -173,6 +195,7 @@ class ParquetWriter(PartWriter):
 
 WRITERS: dict[str, type[PartWriter]] = {
     "text": TextWriter,
+    "binary": BinaryWriter,
     "jsonl": JsonlWriter,
     "parquet": ParquetWriter,
 }

@@ -1,0 +1,101 @@
+"""Formats of which every object is one record, read whole."""
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from nvisy_connectors.object.cursor import ObjectCursor
+from nvisy_connectors.object.folder import ObjectInfo, Span
+from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
+from nvisy_connectors.object.origins import Origin, enclose
+from nvisy_connectors.object.pipeline import in_thread, ordered_map
+from nvisy_dagster.sdk import Batch, DataError, RejectedRecord
+
+
+class WholeReader(Reader):
+    """Small objects are fetched many at once and share batches; too large ones are refused."""
+
+    noun: ClassVar[str]
+    """What an object is, in messages."""
+
+    async def read(
+        self,
+        objects: Objects,
+        resume: ObjectCursor | None,  # noqa: ARG002 - an object is read whole
+    ) -> AsyncGenerator[Batch[ObjectCursor], None]:
+        """One record per object."""
+        fetched = self.fetch(self._spans(objects))
+        decoded = ordered_map(fetched, lambda group: in_thread(self._decode, group), DECODES)
+        async with aclosing(decoded):
+            async for batch in decoded:
+                yield batch
+
+    @abstractmethod
+    def columns(self, infos: list[ObjectInfo], contents: list[bytes]) -> pa.RecordBatch:
+        """The payload of some objects."""
+
+    def refuse(self, content: bytes) -> str | None:  # noqa: ARG002 - for overriding
+        """Why this content can be no record, with tag `encoding`; nothing by default."""
+        return None
+
+    async def _spans(self, objects: Objects) -> AsyncGenerator[Span, None]:
+        async with aclosing(objects):
+            async for info in objects:
+                if info.size <= self.params.most_object_bytes:
+                    yield Span(info, 0, info.size)
+                elif self.rejects:
+                    yield Span(info, 0, 0)  # its bytes are not wanted
+                else:
+                    raise DataError(
+                        f"{self.folder.uri(info.key)} {self._too_large(info)}",
+                        rows={0: "too large"},
+                        remedy="leave it out with `glob`, split it, or raise `max_object_bytes`",
+                        tag="too_large",
+                    )
+
+    def _decode(self, fetched: Fetched) -> Batch[ObjectCursor]:
+        last = fetched.spans[-1].info
+        infos: list[ObjectInfo] = []
+        contents: list[bytes] = []
+        bad: dict[int, RejectedRecord] = {}
+        for row, (span, data) in enumerate(zip(fetched.spans, fetched.data, strict=True)):
+            refused = self._refused(span, data)
+            if refused is None:
+                infos.append(span.info)
+                contents.append(data)
+            else:
+                bad[row] = refused
+        if bad and not self.rejects:
+            raise _unreadable(bad)
+        origins = [Origin(info, np.zeros(1, np.int64)) for info in infos]
+        cursor = ObjectCursor(key=last.key, version=last.version)
+        return Batch(
+            enclose(self.columns(infos, contents), origins, self.folder), cursor, list(bad.values())
+        )
+
+    def _refused(self, span: Span, data: bytes) -> RejectedRecord | None:
+        uri = self.folder.uri(span.info.key)
+        if span.end < span.info.size:
+            reason = f"{uri} {self._too_large(span.info)}"
+            return RejectedRecord(uri, 0, None, reason, "too_large")
+        reason = self.refuse(data)
+        if reason is None:
+            return None
+        return RejectedRecord(uri, 0, data, f"{uri} {reason}", "encoding")
+
+    def _too_large(self, info: ObjectInfo) -> str:
+        return f"has {info.size} bytes; a {self.noun} may have {self.params.most_object_bytes}"
+
+
+def _unreadable(bad: dict[int, RejectedRecord]) -> DataError:
+    others = f" (and {len(bad) - 1} more objects)" if len(bad) > 1 else ""
+    return DataError(
+        next(iter(bad.values())).reason + others,
+        rows={row: record.reason for row, record in bad.items()},
+        remedy="convert it to UTF-8, or leave it out with `glob`",
+        tag="encoding",
+    )

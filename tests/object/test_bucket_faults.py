@@ -1,0 +1,138 @@
+"""A store or a network that fails: what was read and written is right, or an error."""
+
+import hashlib
+import os
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pytest
+from object_records import drain, records, rows
+from servers.fault_proxy import KINDS, READ_KINDS, ReadFault, fault_proxy
+
+from nvisy_connectors.object import bucket_connection
+from nvisy_dagster.sdk import ConfigError, Progress, TransientError
+
+pytestmark = pytest.mark.anyio
+
+LARGE = 12
+"""Rows of 1 MB: a part that is uploaded in several requests."""
+
+
+def large_rows():
+    batch = rows(LARGE)
+    texts = [os.urandom(500_000).hex() for _ in range(LARGE)]
+    return batch.set_column(batch.schema.get_field_index("text"), "text", pa.array(texts))
+
+
+@pytest.fixture
+def proxy(store):
+    with fault_proxy(store.endpoint) as running:
+        yield running
+
+
+@contextmanager
+def retries(count, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket_connection, "RETRIES", count)
+        yield
+
+
+def through(proxy, store):
+    """A connection by way of the proxy."""
+    address = store.endpoint.removeprefix("http://").partition("/")[0]
+    return store.connection(endpoint=store.endpoint.replace(f"http://{address}", proxy.endpoint))
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+async def contents(source):
+    """Digests of the blobs that a source reads."""
+    return sorted(digest(row["data"]) for row in await records(source))
+
+
+async def try_often(function, times=10):
+    """As the engine's retry does."""
+    for _ in range(times):
+        try:
+            return await function()
+        except TransientError as error:
+            last = error
+    raise last
+
+
+@pytest.mark.parametrize("kind", READ_KINDS)
+async def test_what_is_read_is_right_or_an_error(store, proxy, place, kind, monkeypatch):
+    blobs = {f"{place}/{number}": os.urandom(300_000 + number) for number in range(4)}
+    for key, data in blobs.items():
+        store.client.put(key, data)
+    expected = sorted(digest(data) for data in blobs.values())
+    source = store.source(through(proxy, store), prefix=f"{place}/", format="binary")
+
+    async def read():
+        return await contents(source)
+
+    # Whenever it goes wrong, and however often the client tries by itself.
+    with retries(0, monkeypatch):
+        for skipped in range(3):
+            proxy.read_fault = ReadFault(kind, f"{place}/", times=2, skipped=skipped)
+            assert await try_often(read) == expected
+            assert proxy.read_fault.happened == 2
+        proxy.read_fault = ReadFault(kind, f"{place}/2", times=1000)
+        with pytest.raises(TransientError):
+            await read()
+    proxy.read_fault = ReadFault(kind, f"{place}/", times=2)
+    assert await try_often(read) == expected
+
+
+async def test_a_large_object_that_is_cut_off_again_and_again(store, proxy, place):
+    """Its blocks are read one by one: none is lost, none is there twice."""
+    line = b'{"a": "' + b"x" * 90 + b'"}\n'
+    store.client.put(f"{place}/large.jsonl", line * 200_000)
+    proxy.read_fault = ReadFault("truncated", f"{place}/large.jsonl", times=5)
+    params = {"prefix": f"{place}/", "format": "jsonl", "columns": {"a": "string"}}
+
+    async def read():
+        return await drain(store.source(through(proxy, store), **params))
+
+    batches = await try_often(read)
+    assert sum(batch.data.num_rows for batch in batches) == 200_000
+    assert proxy.read_fault.happened == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_what_is_written_is_whole(store, proxy, place, kind, large):
+    """Each request of the upload goes wrong once; nothing is seen until all of it is there."""
+    batch = large_rows() if large else rows(10)
+    writer = store.sink(through(proxy, store), prefix=place, envelope=False)
+    plain = store.sink(prefix=f"{place}-plain", envelope=False)
+    async with plain:
+        await plain.start(Progress("run", 0))
+        await plain.write(batch)
+        await plain.commit(1)
+    expected = [digest(data) for data in store.objects(f"{place}-plain").values()]
+    async with writer:
+        await writer.start(Progress("run", 0))
+        for epoch in range(1, 9 if large else 2):
+            await writer.write(batch)
+            proxy.fail(epoch, kind)
+            await try_often(lambda: writer.commit(epoch))  # noqa: B023 - called at once
+            if not proxy.strike.happened:
+                break  # there are not so many requests
+            assert [digest(d) for d in store.objects(place).values()] == expected * epoch
+
+
+async def test_nothing_is_seen_of_an_upload_that_failed(store, proxy, place):
+    writer = store.sink(through(proxy, store), prefix=place)
+    async with writer:
+        await writer.start(Progress("run", 0))
+        await writer.write(large_rows())
+        proxy.refuse_all("403 Forbidden", after=2)
+        with pytest.raises(ConfigError) as caught:
+            await writer.commit(1)
+        assert caught.value.tag == "auth"
+        assert store.objects(place) == {}
+        proxy.fail(0, "")
+    assert store.objects(place) == {}
