@@ -44,16 +44,26 @@ def _chosen(function: F) -> F:
     return function
 
 
+def _became(function: F) -> F:
+    """The options that choose letters by what became of them."""
+    for option in (
+        click.option("--all", "status", flag_value="all", help="The same as --status all."),
+        click.option(
+            "--status",
+            type=click.Choice(["open", "replayed", "superseded", "discarded", "all"]),
+            default="open",
+            show_default=True,
+            help="What became of them; superseded: a later run got the record past the node.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 @command.command("list", cls=NvisyCommand)
 @click.argument("graph", type=GRAPH)
 @_chosen
-@click.option(
-    "--status",
-    type=click.Choice(["open", "replayed", "discarded", "all"]),
-    default="open",
-    show_default=True,
-    help="What became of them.",
-)
+@_became
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(0), help="Most to show; 0: all."
 )
@@ -95,13 +105,7 @@ def show_command(graph: Path, letter: str, storage: Path | None, *, as_json: boo
 @click.argument("graph", type=GRAPH)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @_chosen
-@click.option(
-    "--status",
-    type=click.Choice(["open", "replayed", "discarded", "all"]),
-    default="open",
-    show_default=True,
-    help="What became of them.",
-)
+@_became
 @storage_option
 def export_command(
     graph: Path, file: Path, storage: Path | None, status: str, **chosen: str | None
@@ -174,6 +178,12 @@ def replay_command(  # noqa: PLR0913 - one argument per option
     What gets through is marked as replayed; what fails again is a dead letter as before, with its
     attempts counted. A replay that failed or was stopped goes on when it is started again. Without
     IDs and filters, all that are open are replayed.
+
+    A source reads what it could not read again: a line from its bytes, an object from where it is,
+    with its params as they are now. What only a run can read again is named and left to it.
+
+    The exit code is 1 if a letter that was chosen by ID or filter failed again or could not be
+    replayed, and, without them, if one could not that no run reads again.
     """
     from nvisy_dagster.cli.dead_letters_replay import ReplayRequest, replay
 

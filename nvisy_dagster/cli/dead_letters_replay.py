@@ -23,13 +23,14 @@ from nvisy_dagster.compiler import Plan
 from nvisy_dagster.engine.connections import open_connections
 from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
 from nvisy_dagster.engine.metrics import NodeMetrics
-from nvisy_dagster.engine.replay import begin_anew
+from nvisy_dagster.engine.replay import begin_anew, refused_in_words
 from nvisy_dagster.engine.replay_selection import Selection, select_letters, unfinished
 from nvisy_dagster.engine.storage_place import storage_root
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.translator.storage_folder import writable_storage
 
 if TYPE_CHECKING:
+    from nvisy_dagster.engine.replay import ReplayResult
     from nvisy_dagster.translator.replay import ReplayExecution
 
 
@@ -46,6 +47,11 @@ class ReplayRequest:
     quiet: bool = False
     as_json: bool = False
     debug: bool = False
+
+    @property
+    def names_some(self) -> bool:
+        """Whether it says which letters are meant."""
+        return bool(self.letters) or any((self.chosen or {}).values())
 
     @property
     def state_folder(self) -> Path:
@@ -106,7 +112,18 @@ def replay(request: ReplayRequest) -> ExitCode:
     _tell(request, view.record, done, error, connections.redactor.scrub)
     if isinstance(error, InterruptedRunError):
         return ExitCode.INTERRUPTED
-    return ExitCode.SUCCESS if error is None else exit_code(error)
+    if error is not None:
+        return exit_code(error)
+    return ExitCode.FAILED if _fell_short(request, done) else ExitCode.SUCCESS
+
+
+def _fell_short(request: ReplayRequest, done: "ReplayExecution | None") -> bool:
+    """Whether a letter that was asked for is not where it belongs.
+
+    Where all that are open were meant, what failed again is a dead letter as after a run.
+    """
+    result = done.result if done is not None else None
+    return result is not None and request.names_some and bool(result.failed or result.refused)
 
 
 def _selection(request: ReplayRequest, loaded: LoadedGraph) -> tuple[Selection | None, bool]:
@@ -186,11 +203,19 @@ def _tell(
         through = click.style(f"{result.through:,} got through", fg="green")
         left = f", {counted(result.failed)} left of them" if result.failed else ""
         click.echo(f"{counted(result.letters)} replayed: {through}{left}")
+    _tell_what_is_left_to_runs(result, scrub)
     if isinstance(error, InterruptedRunError):
         click.echo("interrupted: every client is closed, and the next replay goes on", err=True)
     elif error is not None:
         for line in error_lines(error, scrub):
             click.echo(line, err=True)
+
+
+def _tell_what_is_left_to_runs(result: "ReplayResult | None", scrub: Callable[[str], str]) -> None:
+    refused = result.refused if result is not None else ()
+    told = refused_in_words([one for one in refused if one.read_again])
+    if told is not None:
+        click.echo(scrub(told), err=True)
 
 
 def counted(letters: int) -> str:
@@ -212,13 +237,16 @@ def _to_json(
     elif error is not None:
         failure = describe(error, scrub)
     return {
-        "success": error is None,
+        "success": error is None and not _fell_short(request, done),
         "file": str(request.graph),
         "run_id": done.run_id if done is not None else None,
         "letters": result.letters if result else 0,
         "through": result.through if result else 0,
         "left": result.failed if result else 0,
         "refused": sum(one.letters for one in result.refused) if result else 0,
+        "left_to_runs": (
+            sum(one.letters for one in result.refused if one.read_again) if result else 0
+        ),
         "nodes": [node.to_json() for node in record.nodes.values()] if record else [],
         "error": failure,
     }

@@ -32,6 +32,7 @@ HIDDEN = "not shown: NVISY_PREVIEW is off"
 _AGO = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 SHOWN_OF_ID = 13
+SHOWN_OF_RUN = 8
 _SHORTEST = 4
 """Characters of an id that are enough to look for it."""
 
@@ -177,7 +178,7 @@ def print_list(graph: str, letters: pa.Table, limit: int, *, as_json: bool) -> N
             format_uuid(row["letter_id"])[:SHOWN_OF_ID],
             *(Text(readable(row[name])) for name in ("node", "tag")),
             str(row["attempt"]),
-            row["status"],
+            _status(row),
             Text(readable(_place(row))),
             Text(readable(row["message"])),
         )
@@ -192,6 +193,11 @@ def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     names = ("node", "tag", "message", "attempt", "run_id", "uri", "position")
     return {**ids, **{n: row[n] for n in names}, **times, "status": row["status"],
             "marked_by": row["marked_by"]}  # fmt: skip
+
+
+def _status(row: Mapping[str, Any]) -> Text:
+    by = f" by {row['marked_by'][:SHOWN_OF_RUN]}" if row["marked_by"] else ""
+    return Text(readable(f"{row['status']}{by}"))
 
 
 def _place(row: Mapping[str, Any]) -> str:

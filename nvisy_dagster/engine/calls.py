@@ -51,6 +51,7 @@ class Caller:
         function: Callable[[A], Awaitable[R]],
         argument: A,
         tokens: Callable[[A], int] | None = None,
+        what: str = "a call",
     ) -> R:
         """Call until it succeeds, fails for good, or the retries are spent.
 
@@ -58,6 +59,7 @@ class Caller:
             function: What to call.
             argument: What to call it with; the records of a batch count for the rate limits.
             tokens: Tells the tokens of the argument, if anybody asks for them.
+            what: What it is, for people.
 
         Raises:
             TransientError: It failed `max_retries + 1` times, or its system is down for longer
@@ -67,7 +69,8 @@ class Caller:
         batch: Any = argument
         records = batch.num_rows if isinstance(batch, pa.RecordBatch) else 0
         told = tokens(argument) if tokens is not None and self._counts_tokens else 0
-        return await self.retried(partial(self._once, function, argument), Cost(1, records, told))
+        once = partial(self._once, function, argument, what)
+        return await self.retried(once, Cost(1, records, told))
 
     async def retried(self, function: Callable[[], Awaitable[R]], cost: Cost = NO_COST) -> R:
         """The same for what is neither timed nor counted as a call; raises as `call`."""
@@ -131,17 +134,17 @@ class Caller:
         """Room for so many calls in flight, whose waits are counted."""
         return Slots(limit, self._metrics.counts)
 
-    async def _once(self, function: Callable[[A], Awaitable[R]], argument: A) -> R:
+    async def _once(self, function: Callable[[A], Awaitable[R]], argument: A, what: str) -> R:
         if self._run_limit is None:
-            return await self._timed(function, argument)
+            return await self._timed(function, argument, what)
         with waiting(self._metrics.counts, "concurrency_wait_seconds"):
             await self._run_limit.acquire()
         try:
-            return await self._timed(function, argument)
+            return await self._timed(function, argument, what)
         finally:
             self._run_limit.release()
 
-    async def _timed(self, function: Callable[[A], Awaitable[R]], argument: A) -> R:
+    async def _timed(self, function: Callable[[A], Awaitable[R]], argument: A, what: str) -> R:
         self._metrics.counts.calls += 1
         started = time.perf_counter()
         try:
@@ -149,7 +152,11 @@ class Caller:
                 return await function(argument)
         finally:
             self._metrics.counts.busy_seconds += time.perf_counter() - started
-        raise TransientError(f"a call took longer than {self._timeout} s", tag="timeout")
+        raise TransientError(
+            f"{what} took longer than {self._timeout} s",
+            remedy='raise "timeout.call_seconds"',
+            tag="timeout",
+        )
 
 
 class Slots:

@@ -24,6 +24,7 @@ from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.rejection import Rejected
 from nvisy_dagster.engine.storage import names, publish, remove_file, safe_name, sync_folder, told
+from nvisy_dagster.engine.superseded import OpenLetters
 from nvisy_dagster.sdk.identity import child_ids, ids_to_array
 
 REASON = pa.schema([
@@ -70,6 +71,8 @@ class LetterOrigin:
     run_id: str
     cursor: Callable[[], str] = lambda: "{}"
     attempts: Attempts = field(default_factory=dict[bytes, int])
+    earlier: OpenLetters | None = None
+    """Its letters of earlier runs that are open."""
 
 
 class DeadLetters:
@@ -166,6 +169,8 @@ class DeadLetters:
         attempts = np.ones(n, np.int32)
         if origin.attempts:
             attempts += np.array([origin.attempts.get(id_, 0) for id_ in ids.to_pylist()], np.int32)
+        if origin.earlier is not None:
+            attempts += origin.earlier.attempts(records.column("_id"))
         whole = pa.StructArray.from_arrays(records.columns, fields=list(records.schema))
         return pa.RecordBatch.from_arrays(
             [

@@ -6,27 +6,30 @@ the same record is not marked by it, even in the same chain, which a stage may b
 """
 
 import datetime as dt
-import os
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from nvisy_dagster.engine.dead_letter_index import ENTRY, chain_index, chains_of, read_letters
 from nvisy_dagster.engine.dead_letter_listing import FOLDER, MARKS
-from nvisy_dagster.engine.failure import StorageError
-from nvisy_dagster.engine.storage import fetch, names, publish, safe_name, sync_folder, told
-from nvisy_dagster.sdk.identity import format_ulid, ids_to_array, ulids
+from nvisy_dagster.engine.dead_letter_marks import (
+    KEY,
+    Mark,
+    earliest,
+    marks_of,
+    read_marks,
+    write_marks,
+)
+from nvisy_dagster.engine.storage import names, safe_name
+from nvisy_dagster.engine.superseded import closed_by
 
 pc = cast("Any", pyarrow.compute)
 
-Mark = Literal["replayed", "discarded"]
-Status = Literal["open", "replayed", "discarded"]
+Status = Literal["open", "replayed", "discarded", "superseded"]
 
 LISTED = pa.schema([
     *ENTRY,
@@ -35,18 +38,7 @@ LISTED = pa.schema([
     pa.field("marked_by", pa.string()),
     pa.field("marked_at", pa.timestamp("us", "UTC")),
 ])
-"""What is listed of a letter. `marked_by` is the run that replayed it."""
-
-_MARK = pa.schema([
-    pa.field("letter_id", pa.binary(16)),
-    pa.field("chain", pa.string()),
-    pa.field("part", pa.string()),
-    pa.field("mark", pa.string()),
-    pa.field("marked_by", pa.string()),
-    pa.field("marked_at", pa.timestamp("us", "UTC")),
-])
-KEY = ["letter_id", "chain", "part"]
-"""Tells one failure of a record from a later one."""
+"""What is listed of a letter. `marked_by` is the run that replayed or superseded it."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,15 @@ class DeadLetterBox:
 
     def __init__(self, storage: Path, graph: str) -> None:
         self.folder = storage / "graphs" / safe_name(graph)
-        self._marks = self.folder / FOLDER / MARKS
+
+    @classmethod
+    def of_graph(cls, folder: Path) -> "DeadLetterBox":
+        """Those of the graph that keeps its state in this folder."""
+        return cls(folder.parents[1], folder.name)
+
+    @property
+    def _marks(self) -> Path:
+        return self.folder / FOLDER / MARKS
 
     def letters(self, wanted: LetterFilter = OPEN) -> pa.Table:
         """What is known of the letters without opening their files, oldest first.
@@ -107,7 +107,7 @@ class DeadLetterBox:
         if not tables:
             return LISTED.empty_table()
         letters = _latest(pa.concat_tables(tables).combine_chunks())
-        listed = self._marked(letters)
+        listed = self._marked(letters, chains)
         return wanted.of(listed).sort_by([("failed_at", "ascending"), ("letter_id", "ascending")])
 
     def read(self, letters: pa.Table) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -140,74 +140,24 @@ class DeadLetterBox:
         Args:
             letters: Some of those that are listed: columns `letter_id`, `chain` and `part`.
             mark: What became of them.
-            by: The run that replayed them.
+            by: The run that did it.
 
         Raises:
             StorageError: The disk is full or refuses.
         """
-        if not letters.num_rows:
-            return
-        n = letters.num_rows
-        now = dt.datetime.now(dt.UTC)
-        marks = pa.Table.from_arrays(
-            [
-                letters["letter_id"].combine_chunks(),
-                letters["chain"].combine_chunks(),
-                letters["part"].combine_chunks(),
-                pa.repeat(pa.scalar(mark), n),
-                pa.nulls(n, pa.string()) if by is None else pa.repeat(pa.scalar(by), n),
-                pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), n),
-            ],
-            schema=_MARK,
-        )
-        name = format_ulid(ids_to_array(ulids(1))[0].as_py())
-        temporary = self._marks / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-        with told(self._marks):
-            self._marks.mkdir(parents=True, exist_ok=True)
-            pq.write_table(marks, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self._marks / f"{name}.parquet")
-            sync_folder(self._marks)
-        publish(self._marks / f"{name}.parquet")
+        write_marks(self._marks, marks_of(letters, mark, by))
 
-    def _marked(self, letters: pa.Table) -> pa.Table:
-        marks = self._read_marks()
-        if marks.num_rows:
-            latest = marks.group_by(KEY, use_threads=False).aggregate([
-                ("mark", "last"),
-                ("marked_by", "last"),
-                ("marked_at", "max"),
-            ])
-            latest = latest.rename_columns(_renamed(latest.schema.names))
-            letters = letters.join(latest, KEY, join_type="left outer")
-        else:
-            letters = letters.append_column("mark", pa.nulls(len(letters), pa.string()))
-            letters = letters.append_column("marked_by", pa.nulls(len(letters), pa.string()))
-            letters = letters.append_column(
-                "marked_at", pa.nulls(len(letters), pa.timestamp("us", "UTC"))
-            )
+    def _marked(self, letters: pa.Table, chains: Sequence[str]) -> pa.Table:
+        here = set(names(self.folder))
+        closed = [
+            closed_by(self.folder / FOLDER / chain, self.folder / chain)
+            for chain in chains
+            if chain in here
+        ]
+        marks = pa.concat_tables([read_marks(self._marks), *closed])
+        letters = letters.join(earliest(marks), KEY, join_type="left outer")
         status = pc.fill_null(letters["mark"], "open")
         return letters.append_column("status", status).select(LISTED.names).cast(LISTED)
-
-    def _read_marks(self) -> pa.Table:
-        files = [self._marks / name for name in sorted(names(self._marks))]
-        files = [file for file in files if file.suffix == ".parquet"]
-        try:
-            return pa.concat_tables([_MARK.empty_table(), *map(_read_mark, files)])
-        except (OSError, pa.ArrowException) as error:
-            raise StorageError(
-                f"a file of marks in {self._marks} is damaged: {error}",
-                remedy="remove it: the letters that it marks are then open again",
-            ) from error
-
-
-def _read_mark(file: Path) -> pa.Table:
-    marks = pq.read_table(fetch(file))
-    if "part" not in marks.schema.names:
-        # Of an earlier version. Which failure it meant is not known: the letter is open again.
-        marks = marks.add_column(2, "part", pa.nulls(len(marks), pa.string()))
-    return marks.cast(_MARK)
 
 
 def _latest(letters: pa.Table) -> pa.Table:
@@ -221,8 +171,3 @@ def _latest(letters: pa.Table) -> pa.Table:
     latest = failures.group_by("letter_id", use_threads=False).aggregate([("chain", "last")])
     latest = latest.rename_columns({"chain_last": "chain"})
     return letters.join(latest, ["letter_id", "chain"], join_type="left semi")
-
-
-def _renamed(names: list[str]) -> list[str]:
-    short = {"mark_last": "mark", "marked_by_last": "marked_by", "marked_at_max": "marked_at"}
-    return [short.get(name, name) for name in names]

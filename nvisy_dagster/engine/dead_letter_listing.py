@@ -20,6 +20,7 @@ from nvisy_dagster.engine.storage import (
     safe_name,
     write_json,
 )
+from nvisy_dagster.engine.superseded import settle
 
 FOLDER = "dead_letters"
 LISTING = "listing.json"
@@ -69,7 +70,7 @@ def listed_parts(graph: Path, chain: str) -> list[ListedPart]:
 
 
 def keep_listing(graph: Path, chain: str, state: Path | None = None) -> None:
-    """Keep the list of a chain's letters, before its state is removed.
+    """Keep what a chain's checkpoints say of letters, before its state is removed.
 
     Args:
         graph: Folder of the graph's state, which holds the letters.
@@ -81,7 +82,10 @@ def keep_listing(graph: Path, chain: str, state: Path | None = None) -> None:
     """
     letters = graph / FOLDER / chain
     state = state or graph / chain
-    if not is_kept(letters) or not is_kept(state) or is_kept(letters / LISTING):
+    if not is_kept(letters) or not is_kept(state):
+        return
+    settle(letters, state, graph / FOLDER / MARKS, remove=True)
+    if is_kept(letters / LISTING):
         return
     parts = _checkpointed(state)
     if parts:

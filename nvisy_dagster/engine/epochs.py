@@ -7,6 +7,10 @@ and a crash replays at most one epoch.
 
 A source, node or committer that ends before it sees a barrier stands for all later epochs with what
 it had at its end; one that ends after it belongs to the next epoch with what came in between.
+
+A stage that is stopped has a final epoch. Its sources break off their reads and cut what barriers
+there are still to come, one or two, where they stand; with the checkpoint of the final epoch the
+stage is drained.
 """
 
 import json
@@ -66,10 +70,13 @@ class Epochs:
             self._counts[node][start.epoch] = counts
         self._writing = anyio.Lock()
         self._due = anyio.Event()
-        self._last: int | None = None
+        self._awaited = False
+        """Whether a source waits for the next epoch."""
+        self._final: int | None = None
+        """The last epoch that there will be, once the stage is to stop."""
         self.reads = Reads()
         self.drained = anyio.Event()
-        """Set when, after `stop`, the checkpoint of the last epoch is written."""
+        """Set when, after `stop`, the checkpoint of the final epoch is written."""
 
     async def tick(self) -> None:
         """Ask for an epoch every interval, for ever."""
@@ -77,32 +84,57 @@ class Epochs:
             await anyio.sleep(self._interval.interval_seconds)
             self._request()
 
+    @property
+    def _under_way(self) -> bool:
+        """Whether an epoch is asked for whose checkpoint is not written."""
+        return self._requested > self.written.epoch
+
     def _request(self) -> None:
-        if self._requested == self.written.epoch and self._requested != self._last:
-            self._requested += 1
-            self._rows_since = 0
-            due, self._due = self._due, anyio.Event()
-            due.set()
+        """Ask for the next epoch, unless one is under way or there will be none."""
+        if self._under_way or self._requested == self._final:
+            return
+        self._requested += 1
+        self._rows_since = 0
+        self._awaited = False
+        due, self._due = self._due, anyio.Event()
+        due.set()
 
     def stop(self) -> None:
-        """Have every source stop reading, and cut one last barrier where it stands."""
-        if self._last is not None:
+        """Have every source stop reading, and cut a final barrier where it stands."""
+        if self._final is not None:
             return
-        under_way = self._requested > self.written.epoch
-        begun = under_way and any(cut == self._requested for cut, _ in self._cuts.values())
-        # What was read behind a barrier that is under way belongs to the next one.
-        self._last = self._requested + (begun or not under_way)
+        self._final = self._requested
+        if not self._under_way or self._is_begun():
+            # The sources whose barrier is under way may have read on behind it.
+            self._final += 1
         self._request()
         self.reads.stop()
 
-    async def cut_to_the_last(self, source: str, cut: Callable[[], Awaitable[None]]) -> None:
-        """After `stop`: have the source cut where it stands, up to the last barrier."""
-        while self._last is not None and self._cuts[source][0] < self._last:
-            if self.due(source):
-                await cut()
-            else:
-                # A barrier that it has cut already is still under way.
-                await self._due.wait()
+    def _is_begun(self) -> bool:
+        """Whether a source has cut the barrier that was asked for last."""
+        return any(cut == self._requested for cut, _ in self._cuts.values())
+
+    async def cut_final(self, source: str, cut: Callable[[], Awaitable[None]]) -> None:
+        """After `stop`: have the source cut where it stands, up to the final barrier."""
+        while self._final is not None and self._cuts[source][0] < self._final:
+            await self._cut_when_due(source, cut)
+
+    async def cut_here(self, source: str, cut: Callable[[], Awaitable[None]]) -> None:
+        """Have the source cut before it sends on, waiting until it may.
+
+        Where no barriers are cut at all, none is.
+        """
+        if self._interval is None:
+            return
+        self._awaited = True
+        self._request()
+        await self._cut_when_due(source, cut)
+
+    async def _cut_when_due(self, source: str, cut: Callable[[], Awaitable[None]]) -> None:
+        while not self.due(source):
+            # A barrier that it has cut already is still under way.
+            await self._due.wait()
+        await cut()
 
     def read_rows(self, rows: int) -> None:
         """A source has read this many records."""
@@ -218,11 +250,15 @@ class Epochs:
         checkpoint = self.checkpoint(epoch, complete=complete, ended=ended)
         await to_thread.run_sync(self._store.write, checkpoint)
         self.written = checkpoint
-        if self._last is not None:
+        self._forget_counts()
+        if self._awaited or self._final is not None:
             self._request()
-            # Where all is read, the end is near: the stage is not stopped short of it.
-            if epoch == self._last and len(self._exhausted) < len(self._cuts):
-                self.drained.set()
+        # Where all is read, the end is near: the stage is not stopped short of it.
+        if epoch == self._final and len(self._exhausted) < len(self._cuts):
+            self.drained.set()
+
+    def _forget_counts(self) -> None:
+        """Keep those of the last two epochs of each node: later checkpoints need no others."""
         for by_epoch in self._counts.values():
             for old in sorted(by_epoch)[:-2]:
                 del by_epoch[old]

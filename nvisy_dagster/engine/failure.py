@@ -1,5 +1,7 @@
 """How a run fails: one error that names the node, the reason and the remedy."""
 
+from anyio import BrokenResourceError
+
 from nvisy_dagster.sdk import NvisyError, TransientError
 
 BEGIN_ANEW = "begin the run anew: `nvisy run --fresh`, or the run tag nvisy/fresh = true"
@@ -65,12 +67,20 @@ def node_error(node: str, error: Exception) -> NodeError:
 
 
 def first_node_error(group: BaseExceptionGroup) -> BaseException:
-    """The error that a task group failed of: a node's own before any other."""
-    leaves = list(_leaves(group))
-    for leaf in leaves:
+    """The error that a task group failed of: a node's own before any other.
+
+    That a neighbour takes nothing any more is never the reason: the neighbour failed first.
+    """
+    leaves = _leaves(group)
+    own = [leaf for leaf in leaves if not isinstance(_origin(leaf), BrokenResourceError)]
+    for leaf in own:
         if isinstance(leaf, NodeError):
             return leaf
-    return leaves[0]
+    return (own or leaves)[0]
+
+
+def _origin(error: BaseException) -> BaseException:
+    return error.__cause__ or error if isinstance(error, NodeError) else error
 
 
 def _leaves(error: BaseException) -> "list[BaseException]":

@@ -22,6 +22,8 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from nvisy_dagster.engine.lease import FencedError, read_lease
+from nvisy_dagster.engine.processes import this_process
 from nvisy_dagster.engine.storage import safe_name, told
 
 ID_BYTES = 16
@@ -172,11 +174,30 @@ def deaths(folder: Path) -> list[Death]:
     """What the processes left behind that ran the stage before, and did not end in an orderly way.
 
     Only to be asked by whoever holds the stage's lease.
+
+    Args:
+        folder: Where the folders of all processes are, in that of the stage.
+
+    Raises:
+        FencedError: Another run took over: what is there may be its own.
+        StorageError: It cannot be read.
     """
     if not folder.is_dir():
         return []
     with told(folder):
-        return [_death(left) for left in sorted(folder.iterdir()) if left.is_dir()]
+        # Listed first: what a later holder makes after the question is not among them.
+        found = [left for left in sorted(folder.iterdir()) if left.is_dir()]
+        _check_held(folder.parent)
+        return [_death(left) for left in found]
+
+
+def _check_held(stage: Path) -> None:
+    lease = read_lease(stage)
+    if lease is not None and not lease.is_of(this_process()):
+        raise FencedError(
+            f"run {lease.run_id} took over from this one, which was silent for too long",
+            remedy="nothing: the other run goes on from the checkpoint",
+        )
 
 
 def bury(folder: Path, death: Death) -> None:

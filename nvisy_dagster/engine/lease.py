@@ -37,6 +37,8 @@ RENEWALS = 6
 """Per lease: some may fail, and it is still held."""
 FOLDER = "lease"
 _NUMBER = re.compile(r"(\d{10})\.json")
+_left: set[Path] = set()
+"""Leases that this process came to the end of, and could not give back."""
 
 
 class FencedError(NvisyError):
@@ -71,6 +73,10 @@ class LeaseRecord(Process):
         if self.is_here:
             return self.renewed_uptime + self.seconds - uptime()
         return self.renewed_at + self.seconds - time.time()
+
+    def is_of(self, process: Process) -> bool:
+        """Whether this process holds it."""
+        return self.model_dump(include=set(Process.model_fields)) == process.model_dump()
 
     @property
     def is_live(self) -> bool:
@@ -130,9 +136,12 @@ class Lease:
         self._ended.set()
         if self._heart is not None:
             self._heart.join()
-        # There may be nothing to give back, or nowhere to say so: it runs out by itself.
+        # There may be nothing to give back, or nowhere to say so: it runs out by itself. Here it is
+        # known all the same, and a retry in this process need not wait for that.
+        _left.add(self._path)
         with suppress(FencedError, StorageError):
             self._renew(released=True)
+            _left.discard(self._path)
 
     async def __aenter__(self) -> Self:
         return await to_thread.run_sync(self.__enter__)
@@ -177,7 +186,7 @@ class Lease:
 
     def _acquire(self) -> None:
         number, last = _last(self._folder)
-        if last is not None and last.is_live:
+        if last is not None and last.is_live and self._folder / _name(number) not in _left:
             raise _conflict(last.run_id)
         if last is not None and not (last.released or last.is_here):
             self._watch(number, last)

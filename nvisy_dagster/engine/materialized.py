@@ -143,7 +143,8 @@ async def read_epochs(
 ) -> AsyncGenerator[tuple[str, pa.RecordBatch | Removal, int | None], None]:
     """The batches that one stage made after an epoch, each with the name of its output.
 
-    All outputs are read together, epoch by epoch; the last batch of an epoch comes with its number.
+    All outputs are read together, epoch by epoch: first what it removes, then its records. The last
+    batch of an epoch comes with its number.
     Only there may a barrier be cut: a source record may have left records in several outputs, and
     they stay in one epoch.
 
@@ -151,20 +152,20 @@ async def read_epochs(
         StorageError: A part is gone or damaged.
     """
     parts = [
-        (part.epoch, place, removed, part)
+        (part.epoch, not removed, place, part)
         for place, manifest in enumerate(manifests)
         for removed, files in ((False, manifest.parts), (True, manifest.removed))
         for part in files
         if part.epoch > after_epoch
     ]
     parts.sort(key=lambda found: found[:3])
-    for number, (epoch, place, removed, part) in enumerate(parts):
+    for number, (epoch, is_data, place, part) in enumerate(parts):
         last = number + 1 == len(parts) or parts[number + 1][0] > epoch
         manifest = manifests[place]
-        folder = Path(manifest.folder) / "removed" if removed else Path(manifest.folder)
+        folder = Path(manifest.folder) if is_data else Path(manifest.folder) / "removed"
         async with aclosing(_read(folder / part.file)) as batches:
             async for batch, is_last in batches:
-                message = Removal.from_batch(batch) if removed else batch
+                message = batch if is_data else Removal.from_batch(batch)
                 yield manifest.output, message, epoch if last and is_last else None
 
 

@@ -28,6 +28,8 @@ class Counts:
     dead: int = 0
     failed: int = 0
     """Records that the component refused: `on_error` made them `dead`, or `dropped` them."""
+    superseded: int = 0
+    """Dead letters of earlier runs that it closed: their records got past the node now."""
     calls: int = 0
     retries: int = 0
     found_new: int = 0

@@ -1,8 +1,12 @@
 """State in an object store: documents that are replaced on condition, and files.
 
 Credentials and the address come from the environment, in the variables of the store's own tools:
-`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, and those of Google
-and Azure.
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`;
+`GOOGLE_APPLICATION_CREDENTIALS`, `GOOGLE_BASE_URL`; `AZURE_STORAGE_ACCOUNT_NAME`,
+`AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_ENDPOINT`.
+
+An answer can be lost after the store did what it was asked. A write without condition is simply
+tried again. One with a condition is looked after: who finds his own words there has written them.
 """
 
 import os
@@ -18,14 +22,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import StorageError
+from nvisy_dagster.engine.object_errors import kind_of, reason_of, unanswered
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 T = TypeVar("T")
 
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "GOOGLE_BASE_URL",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+)
+"""Variables that name the address of a store."""
 RETRIES = 5
 RETRY_SECONDS = 30
+"""What the client does by itself, when the store is busy."""
+PUTS = 4
+"""How often a conditional write is tried whose answer was lost, with what the client does each
+time."""
+PUT_SECONDS = 0.2
+"""The first pause between them; each is twice as long as the one before."""
 CONTENDERS = 100
 """How often a change is tried while other processes are quicker."""
 CHUNK_BYTES = 8 << 20
@@ -76,23 +95,39 @@ class ObjectStorage:
         Returns:
             Its version now; `None` if it was another, and nothing was written.
         """
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
         failpoint("object.before_put")
         with self._told(key):
-            try:
-                written = self._store.put(
-                    key, data, mode="create" if version is None else version, use_multipart=False
-                )
-                return _version(written)
-            except FileNotFoundError:
-                if version is None:
-                    raise  # there is no bucket
-                return None
-            except (AlreadyExistsError, PreconditionError):
-                # An answer may have been lost, and the client tried again: then it is ours.
-                found = self.get(key)
-                return found.version if found is not None and found.data == data else None
+            for attempt in range(PUTS):
+                try:
+                    return self._put_once(key, data, version)
+                except unanswered() as error:
+                    # It may have been done all the same, and only the answer is lost.
+                    found = self.get(key)
+                    if found is not None and found.data == data:
+                        return found.version
+                    if not _same(None if found is None else found.version, version):
+                        return None
+                    if attempt + 1 == PUTS or kind_of(error)[0] == "quota":
+                        raise
+                    time.sleep(PUT_SECONDS * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _put_once(self, key: str, data: bytes, version: Any) -> Any:  # noqa: ANN401 - the store's own
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            written = self._store.put(
+                key, data, mode="create" if version is None else version, use_multipart=False
+            )
+            return _version(written)
+        except FileNotFoundError:
+            if version is None:
+                raise  # there is no bucket
+            return None
+        except (AlreadyExistsError, PreconditionError):
+            # An answer may have been lost, and the client tried again: then it is ours.
+            found = self.get(key)
+            return found.version if found is not None and found.data == data else None
 
     def update(self, key: str, change: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
         """Change a document that other processes change too, as if one after the other.
@@ -190,12 +225,10 @@ class ObjectStorage:
         except _MissingError as error:
             raise FileNotFoundError(str(error)) from error
         except (BaseError, OSError, ValueError) as error:
-            reason = str(error).strip().split("\n", 1)[0]
+            tag, remedy = kind_of(error)
             raise StorageError(
-                f"{self.url}/{key}: {reason}",
-                remedy="check the URL, the credentials in the environment and that the bucket is "
-                "there, then run again",
-            ) from error
+                f"{self.url}/{key}: {reason_of(error)}", remedy=remedy, tag=tag
+            ) from (error)
 
 
 class _MissingError(Exception):
@@ -214,15 +247,22 @@ def _open(url: str) -> "ObjectStore":
             f"state at {url} needs obstore, which is not installed",
             remedy="pip install 'nvisy-dagster[object]'",
         ) from error
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
     return from_url(
         url,
-        client_options={"allow_http": endpoint.startswith("http://"), "timeout": "120s"},
+        client_options={"allow_http": plain, "timeout": "120s"},
         retry_config={
             "max_retries": RETRIES,
             "retry_timeout": timedelta(seconds=RETRY_SECONDS),
         },
     )
+
+
+def _same(one: Any, other: Any) -> bool:  # noqa: ANN401 - a dict of the store's own
+    """Whether two versions are one, as far as both say."""
+    if one is None or other is None:
+        return one is other
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
 @cache

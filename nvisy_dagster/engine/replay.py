@@ -17,13 +17,15 @@ from anyio import to_thread
 
 from nvisy_dagster.compiler import Edge, Node, Output, Plan
 from nvisy_dagster.compiler.stages import plan_stages
-from nvisy_dagster.engine.dead_letter_box import ALL, KEY, DeadLetterBox, LetterFilter
+from nvisy_dagster.engine.dead_letter_box import ALL, DeadLetterBox, LetterFilter
 from nvisy_dagster.engine.dead_letter_listing import FOLDER, LISTING, keep_listing
+from nvisy_dagster.engine.dead_letter_marks import KEY
 from nvisy_dagster.engine.drain import StopRequest
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import RunConflictError
 from nvisy_dagster.engine.lease import Lease, read_lease
 from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.engine.replay_decoding import decoding_node
 from nvisy_dagster.engine.replay_records import (
     Refused,
     ReplayParams,
@@ -94,26 +96,23 @@ def replay_plan(
     """
     kept = _behind(plan, records.files)
     edges = [edge for edge in plan.edges if edge.output.node in kept and edge.target in kept]
-    edges += [Edge(Output(source_id(node)), node, "streamed") for node in records.files]
-    sources = {
-        source_id(node): _source(
-            node,
-            ReplayParams(
-                path=selection.folder / "records" / file,
-                replay=selection.id,
-                node=node,
-                closed=closed,
-            ),
-        )
-        for node, file in records.files.items()
-    }
+    sources: dict[str, Node] = {}
+    decoding: dict[str, Node] = {}
+    for node, file in records.files.items():
+        path = selection.folder / "records" / file
+        letters = ReplayParams(path=path, replay=selection.id, node=node, closed=closed)
+        if plan.nodes[node].kind == "source":
+            decoding[node] = decoding_node(plan.nodes[node], letters)
+            continue
+        sources[source_id(node)] = _source(node, letters)
+        edges.append(Edge(Output(source_id(node)), node, "streamed"))
     policies = {
         # All of them have failed before: how many fail again says nothing.
         node: found.policies.model_copy(update={"error_limit": None})
         for node, found in plan.nodes.items()
     }
     nodes = sources | {
-        node: replace(plan.nodes[node], policies=policies[node])
+        node: replace(decoding.get(node, plan.nodes[node]), policies=policies[node])
         for stage in plan.stages
         for node in stage.nodes
         if node in kept
@@ -317,27 +316,40 @@ def _without(letters: pa.Table, refused: Sequence[Refused]) -> pa.Table:
             pc.equal(letters[column], getattr(one, column)) for column in ("node", "chain", "part")
         ]
         of_these = pc.and_(pc.and_(same[0], same[1]), same[2])
+        if one.ids is not None:
+            ids = pa.array(map(bytes.fromhex, one.ids), pa.binary(16))
+            of_these = pc.and_(of_these, pc.is_in(letters["letter_id"], ids))
         letters = letters.filter(pc.invert(of_these))
     return letters
 
 
-def raise_refused(refused: Sequence[Refused]) -> None:
-    """Name the letters that could not be replayed, if there are any.
-
-    Raises:
-        ReplayError: There are.
-    """
+def refused_in_words(refused: Sequence[Refused]) -> str | None:
+    """Which letters could not be replayed, and why; `None` if there are none."""
     by_reason: dict[str, int] = {}
     for one in refused:
         by_reason[one.reason] = by_reason.get(one.reason, 0) + one.letters
     if not by_reason:
-        return
+        return None
     told = [f"{count:,} of them: {reason}" for reason, count in by_reason.items()]
     more = f"; and {len(told) - SHOWN} more reasons" if len(told) > SHOWN else ""
     count = sum(by_reason.values())
     noun = "letter" if count == 1 else "letters"
+    return f"{count:,} {noun} cannot be replayed. {'; '.join(told[:SHOWN])}{more}"
+
+
+def raise_refused(refused: Sequence[Refused]) -> None:
+    """Name the letters that could not be replayed, if the user must do something about them.
+
+    Those that the next run reads again are no failure of the replay.
+
+    Raises:
+        ReplayError: There are.
+    """
+    told = refused_in_words([one for one in refused if not one.read_again])
+    if told is None:
+        return
     raise ReplayError(
-        f"{count:,} {noun} cannot be replayed. {'; '.join(told[:SHOWN])}{more}",
+        told,
         remedy="they stay as they are: put right what is said of them, or discard them with "
         "`nvisy dead-letters discard`; the others were replayed",
     )

@@ -4,8 +4,10 @@ They are written like the output of a stage: Arrow parts below the replay's own 
 schema per node. A source that reads them stands in for all that comes before the node.
 """
 
+import json
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +16,13 @@ import pyarrow.compute
 from anyio import to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from nvisy_dagster.compiler import Plan
+from nvisy_dagster.compiler import Node, Plan
 from nvisy_dagster.engine.dead_letter import letter_ids
 from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
 from nvisy_dagster.engine.failure import StorageError
+from nvisy_dagster.engine.replay_columns import lacks
 from nvisy_dagster.engine.storage import fetch, publish, read_model, safe_name, told, write_json
-from nvisy_dagster.sdk import Batch, Cursor, EdgeType, Params, Source
+from nvisy_dagster.sdk import Batch, Cursor, EdgeType, Params, RejectedRecord, Source
 
 pc = cast("Any", pyarrow.compute)
 
@@ -37,6 +40,10 @@ class Refused(BaseModel):
     part: str
     letters: int
     reason: str
+    ids: list[str] | None = None
+    """Which letters of the file, as hexadecimal digits; `None` for all that were chosen."""
+    read_again: bool = False
+    """Whether a run does what a replay cannot: it reads what they are about again."""
 
 
 class ReplayRecords(BaseModel):
@@ -71,12 +78,18 @@ def write_records(plan: Plan, box: DeadLetterBox, letters: pa.Table, folder: Pat
     refused: list[Refused] = []
     for node in sorted(set(letters["node"].to_pylist())):
         some = letters.filter(pc.field("node") == node)
-        reason = _no_reader(plan, node)
-        if reason is not None:
+        found = plan.nodes.get(node)
+        if found is None:
+            reason = f"the graph has no node {node!r} any more"
             refused += _whole_files(some, node, reason)
             continue
+        if found.kind == "source":
+            some, left = decodable(found, box, some)
+            refused += left
+            if not some.num_rows:
+                continue
         path = folder / f"{safe_name(node)}.arrow"
-        written = _NodeFile(path, _schema_into(plan, node, box, some))
+        written = _NodeFile(path, _schema_into(plan, node, box, some), partial(lacks, plan, node))
         refused += written.fill(box, some, node)
         if written.rows:
             files[node], rows[node] = path.name, written.rows
@@ -85,16 +98,54 @@ def write_records(plan: Plan, box: DeadLetterBox, letters: pa.Table, folder: Pat
     return result
 
 
-def _no_reader(plan: Plan, node: str) -> str | None:
-    found = plan.nodes.get(node)
-    if found is None:
-        return f"the graph has no node {node!r} any more"
-    if found.kind == "source":
-        return (
-            f"node {node!r} is a source, which reads no records: correct what it reads and run the "
-            "graph again"
-        )
-    return None
+def decodable(node: Node, box: DeadLetterBox, letters: pa.Table) -> tuple[pa.Table, list[Refused]]:
+    """Those of a source's letters that it can try again, and the others."""
+    source = cast("Source[Any, Any]", node.build())
+    kept: list[bytes] = []
+    refused: list[Refused] = []
+    for part in _parts(letters):
+        left: list[str] = []
+        for _, batch in box.read(part):
+            able = [source.decodes and source.can_decode(one) for one in rejected_in(batch)]
+            ids = batch.column("letter_id").to_pylist()
+            kept += [one for one, can in zip(ids, able, strict=True) if can]
+            left += [one.hex() for one, can in zip(ids, able, strict=True) if not can]
+        if left:
+            refused.append(_left_to_a_run(node, part, left, decodes=source.decodes))
+    return letters.filter(pc.is_in(letters["letter_id"], pa.array(kept, pa.binary(16)))), refused
+
+
+def _left_to_a_run(node: Node, part: pa.Table, ids: list[str], *, decodes: bool) -> Refused:
+    first = part.slice(0, 1).to_pylist()[0]
+    why = (
+        "it cannot be read again by itself"
+        if decodes
+        else f"source {node.component_name!r} cannot read it again by itself"
+    )
+    return Refused(
+        node=node.id,
+        chain=first["chain"],
+        part=first["part"],
+        letters=len(ids),
+        reason=f"{why}: correct what node {node.id!r} reads and run the graph, which closes them",
+        ids=ids,
+        read_again=True,
+    )
+
+
+def rejected_in(letters: pa.RecordBatch) -> Iterator[RejectedRecord]:
+    """What a source had rejected, of letters that have it in their column `record`."""
+    yield from rejected_of(pa.RecordBatch.from_struct_array(letters.column("record")))
+
+
+def rejected_of(records: pa.RecordBatch) -> Iterator[RejectedRecord]:
+    """The same of the records themselves."""
+    bytes_ = records.column("data").to_pylist()
+    places = records.column("_source").to_pylist()
+    metadata = records.column("_metadata").to_pylist()
+    for data, place, more in zip(bytes_, places, metadata, strict=True):
+        about = json.loads(more) if more else {}
+        yield RejectedRecord(place["uri"], place["position"], data, "", metadata=about)
 
 
 def _whole_files(letters: pa.Table, node: str, reason: str) -> Iterator[Refused]:
@@ -115,6 +166,11 @@ def _schema_into(plan: Plan, node: str, box: DeadLetterBox, letters: pa.Table) -
         output = plan.nodes[edge.output.node].output
         if output is not None and output.schema is not None:
             return output.schema
+    return _schema_of(box, letters)
+
+
+def _schema_of(box: DeadLetterBox, letters: pa.Table) -> pa.Schema:
+    """The columns of the newest letter."""
     newest = letters.sort_by([("chain", "descending"), ("part", "descending")]).slice(0, 1)
     [(_, batch)] = box.read(newest)
     return pa.schema(list(batch.schema.field("record").type))
@@ -123,9 +179,15 @@ def _schema_into(plan: Plan, node: str, box: DeadLetterBox, letters: pa.Table) -
 class _NodeFile:
     """The records that one node will read."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        lacks: Callable[[pa.Schema, pa.Schema], str | None],
+    ) -> None:
         self._path = path
         self._schema = schema
+        self._lacks = lacks
         self.rows = 0
 
     def fill(self, box: DeadLetterBox, letters: pa.Table, node: str) -> list[Refused]:
@@ -166,8 +228,10 @@ class _NodeFile:
     def _fit(self, box: DeadLetterBox, part: pa.Table) -> Iterator[str | None]:
         """Why letters of one file do not fit, batch by batch."""
         for _, batch in box.read(part):
-            fitted = fit(batch.column("record"), self._schema)
-            yield fitted if isinstance(fitted, str) else None
+            record = batch.column("record")
+            fitted = fit(record, self._schema)
+            had = pa.schema(list(record.type))
+            yield fitted if isinstance(fitted, str) else self._lacks(had, self._schema)
 
 
 def _parts(letters: pa.Table) -> Iterator[pa.Table]:

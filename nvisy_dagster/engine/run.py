@@ -9,7 +9,7 @@ import anyio
 
 from nvisy_dagster.compiler import Plan, Stage
 from nvisy_dagster.engine.drain import StopRequest
-from nvisy_dagster.engine.gate import Gates
+from nvisy_dagster.engine.gate import Gates, limits_folder
 from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
@@ -70,7 +70,7 @@ async def run_plan(  # noqa: PLR0913 - what a run may be told, by keyword
     progress = store.begin(run_id, fresh=fresh)
     limit = plan.defaults.concurrency.max_global
     run_limit = anyio.Semaphore(limit) if limit else None
-    gates = Gates(plan)
+    gates = Gates(plan, limits_folder(storage))
     manifests: dict[str, Manifest] = {}
     metrics: dict[str, NodeMetrics] = {}
     resumed = False

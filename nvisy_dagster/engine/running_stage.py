@@ -1,6 +1,6 @@
 """A stage at work: its nodes as one task group, wired by channels."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,8 +11,8 @@ from anyio import to_thread
 from nvisy_dagster.compiler import Node, Output, Plan, Stage
 from nvisy_dagster.engine import allocators
 from nvisy_dagster.engine.accounting import Accounts
-from nvisy_dagster.engine.bookmark import ChangeReader
 from nvisy_dagster.engine.calls import Caller
+from nvisy_dagster.engine.change_reader import ChangeReader
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.components import Components
 from nvisy_dagster.engine.dead_letter import DeadLetters, LetterOrigin, listed_as
@@ -29,6 +29,7 @@ from nvisy_dagster.engine.nodes.router import run_router
 from nvisy_dagster.engine.nodes.running import RunningNode
 from nvisy_dagster.engine.nodes.sink import run_sink
 from nvisy_dagster.engine.nodes.source import Slice, read_source, run_source
+from nvisy_dagster.engine.open_letters import open_letters
 from nvisy_dagster.engine.places import reach
 from nvisy_dagster.engine.removed import RemovalWriter
 from nvisy_dagster.engine.stage_context import (
@@ -38,6 +39,7 @@ from nvisy_dagster.engine.stage_context import (
     part_folder,
     restored_metrics,
 )
+from nvisy_dagster.engine.superseded import OpenLetters, Superseding, superseded_as
 from nvisy_dagster.engine.suspects import NodeSuspects, Suspects
 from nvisy_dagster.engine.transaction import checkpoint_key, keeper_of, kept_checkpoint
 from nvisy_dagster.engine.wiring import Wiring, reader_name, writer_name
@@ -97,6 +99,7 @@ class RunningStage:
         self.gates = context.gates or Gates(plan)
         self.limits = ErrorLimits()
         self.letters: list[DeadLetters] = []
+        self.open_letters: Mapping[str, OpenLetters] = {}
         self.flowing = False
         """Whether everything is open."""
         self.wiring = Wiring(plan, stage, context.channel_bytes)
@@ -183,6 +186,7 @@ class RunningStage:
                 if node.incremental:
                     await self._open_changes(node, stack)
             stack.push_async_callback(self._close_letters)
+            self.open_letters = await to_thread.run_sync(open_letters, nodes, self.context)
             for node in nodes:
                 self.limits.check(node, self.metrics[node.id])
             self.limits.insist()
@@ -300,11 +304,13 @@ class RunningStage:
 
     def _running(self, node: Node) -> RunningNode:
         epoch = self.epochs.start.epoch
+        folder, run_id = self.context.dead_letters, self.context.run_id
+        parts, still_open = self.epochs.start.parts, self.open_letters.get(node.id)
         origin = LetterOrigin(
-            node.id, self.context.run_id, self.epochs.cursors, self.context.attempts
+            node.id, run_id, self.epochs.cursors, self.context.attempts, still_open
         )
-        listed = self.epochs.start.parts.get(listed_as(node.id), [])
-        letters = DeadLetters(self.context.dead_letters, origin, listed, self.lease)
+        listed = parts.get(listed_as(node.id), [])
+        letters = DeadLetters(folder, origin, listed, self.lease)
         self.letters.append(letters)
         return RunningNode(
             node=node,
@@ -312,6 +318,14 @@ class RunningStage:
             caller=self._caller(node),
             epochs=self.epochs,
             dead_letters=letters,
+            superseding=Superseding(
+                folder,
+                node.id,
+                run_id,
+                open_=still_open,
+                listed=parts.get(superseded_as(node.id), []),
+                lease=self.lease,
+            ),
             limits=self.limits,
             epoch=epoch,
             changes=self.changes.get(node.id),

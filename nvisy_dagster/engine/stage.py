@@ -11,6 +11,7 @@ from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.drain import RunStoppedError, failed_while_stopping
 from nvisy_dagster.engine.failure import NodeError, StorageError, first_node_error
 from nvisy_dagster.engine.lease import FencedError, Lease
+from nvisy_dagster.engine.open_letters import settle_chain
 from nvisy_dagster.engine.places import basis, check_apart, discard_rivals
 from nvisy_dagster.engine.replay_selection import refuse_replay
 from nvisy_dagster.engine.running_stage import Hold, RunningStage
@@ -39,6 +40,7 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
     async with Lease(context.folder, context.run_id, context.token) as lease:
         refuse_replay(context.excluded_by)
         store = CheckpointStore(context.folder / "checkpoint.json", lease)
+        await to_thread.run_sync(settle_chain, context)
         checkpoint = _checkpoint(plan, stage, context, store)
         if checkpoint.complete:
             return StageResult(
@@ -49,8 +51,8 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
         if _stopping(context):
             raise RunStoppedError("the run was stopped before it came to this stage", drained=True)
         discard_rivals(plan, stage, context.folder, context.run_id)
-        with suspects_of(plan, stage, context.folder) as suspects:
-            restarts = Restarts(plan)
+        with suspects_of(plan, stage, context.folder, lease) as suspects:
+            restarts = Restarts(plan, context.stop)
             hold = Hold(lease, store, suspects)
             while True:
                 running = RunningStage(plan, stage, context, hold, checkpoint)

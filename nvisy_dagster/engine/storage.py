@@ -185,7 +185,8 @@ def remove_temporary(stage: Path) -> None:
     if store_of(stage) is not None or not stage.is_dir():
         return
     with told(stage):
-        for file in [*stage.glob("*.tmp"), *stage.glob("edges/*/*.tmp")]:
+        below = ("", "edges/*/", "edges/*/removed/", "bookmarks/*/")
+        for file in itertools.chain.from_iterable(stage.glob(f"{one}*.tmp") for one in below):
             file.unlink(missing_ok=True)
 
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from nvisy_dagster.compiler import Plan, Stage
 from nvisy_dagster.engine.failure import BEGIN_ANEW
 from nvisy_dagster.engine.in_flight import ID_BYTES, Call, Death, Recorder, Slot, bury, deaths
+from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.rejection import Reject, Rejected
 from nvisy_dagster.engine.storage import read_model, remove_file, safe_name, write_json
 from nvisy_dagster.engine.turns import Turns
@@ -189,13 +190,16 @@ class Suspects:
 
 
 @contextmanager
-def suspects_of(plan: Plan, stage: Stage, folder: Path) -> Generator[Suspects | None]:
+def suspects_of(
+    plan: Plan, stage: Stage, folder: Path, lease: Lease | None = None
+) -> Generator[Suspects | None]:
     """The suspects of a stage; its calls are on record within the block.
 
     Args:
         plan: The plan.
         stage: The stage, whose lease is held.
         folder: Its state folder.
+        lease: Under which what is known is written.
 
     Yields:
         The suspects; `None` for a stage that fails with its first bad record.
@@ -213,7 +217,7 @@ def suspects_of(plan: Plan, stage: Stage, folder: Path) -> Generator[Suspects | 
     if found:
         for death in found:
             state = _after(state, death)
-        write_json(file, state.model_dump(mode="json"))
+        write_json(file, state.model_dump(mode="json"), lease)
     for death in deaths(flights):
         bury(flights, death)
     with Recorder(flights) as recorder:

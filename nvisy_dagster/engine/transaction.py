@@ -16,6 +16,7 @@ from nvisy_dagster.compiler import Plan, Stage
 from nvisy_dagster.engine.attempts import retry_delay
 from nvisy_dagster.engine.calls import Caller
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
+from nvisy_dagster.engine.drain import RunStoppedError, StopRequest
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import BEGIN_ANEW, NodeError, StorageError, node_error
 from nvisy_dagster.sdk import EpochLostError, NvisyError, Sink
@@ -101,7 +102,7 @@ async def commit_with_checkpoint(
     async def commit(epoch: int) -> None:
         await sink.commit_with_checkpoint(epoch, key, document)
 
-    await running.caller.call(running.lease.guarded(commit), epoch)
+    await running.caller.call(running.lease.guarded(commit), epoch, what="a commit")
     failpoint("sink.after_commit")
     await running.epochs.committed(running.node.id, epoch)
 
@@ -113,10 +114,12 @@ class Restarts:
 
     Args:
         plan: The plan.
+        stop: Asks the stage to end, if anything can; it ends a pause at once.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, stop: StopRequest | None = None) -> None:
         self._plan = plan
+        self._stop = stop
         self._attempt = 0
         self._epoch = -1
 
@@ -126,6 +129,9 @@ class Restarts:
         Args:
             error: What the stage failed of.
             epoch: Its last checkpoint.
+
+        Raises:
+            RunStoppedError: It was asked to stop meanwhile.
         """
         if not isinstance(error, NodeError) or not _lost_epoch(error):
             return False
@@ -134,8 +140,18 @@ class Restarts:
         self._epoch = epoch
         if self._attempt > retry.max_retries:
             return False
-        await anyio.sleep(retry_delay(retry, self._attempt, None))
+        await self._pause(retry_delay(retry, self._attempt, None), error)
         return True
+
+    async def _pause(self, seconds: float, error: Exception) -> None:
+        if self._stop is None:
+            await anyio.sleep(seconds)
+            return
+        with anyio.move_on_after(seconds):
+            await self._stop.wait()
+            raise RunStoppedError(
+                f"the run was stopped while it waited to begin again: {error}"
+            ) from error
 
 
 def _lost_epoch(error: BaseException | None) -> bool:

@@ -54,6 +54,7 @@ from nvisy_dagster.sdk.records import batch_to_records as batch_to_records
 from nvisy_dagster.sdk.records import record_to_row as record_to_row
 from nvisy_dagster.sdk.records import records_to_batch as records_to_batch
 from nvisy_dagster.sdk.records import row_to_record as row_to_record
+from nvisy_dagster.sdk.rejected import Decoded as Decoded
 from nvisy_dagster.sdk.rejected import RejectedRecord as RejectedRecord
 from nvisy_dagster.sdk.serialization import from_ipc as from_ipc
 from nvisy_dagster.sdk.serialization import from_json as from_json

@@ -35,7 +35,9 @@ class Change(Generic[C]):
     cursor: C
     """Position to resume from once this step is committed."""
     batch: "Batch[C] | None" = None
-    """Records that are new or changed."""
+    """Records that are new or changed. One that changes while it is read may come again, or be
+    gone, in a later step: the engine commits what came before first, so that the later version
+    replaces the earlier one."""
     gone: pa.Array | None = None
     """Ids of root records that are not there any more, `fixed_size_binary(16)`; ids that never were
     do no harm. An id that has a record in this read must come in the step of that record."""

@@ -22,7 +22,7 @@ from nvisy_dagster.sdk.changes import Bookmark, Change
 from nvisy_dagster.sdk.edge_type import PRIMITIVES, EdgeType
 from nvisy_dagster.sdk.errors import ConfigError
 from nvisy_dagster.sdk.params import Connection, Cursor, Params
-from nvisy_dagster.sdk.rejected import RejectedRecord
+from nvisy_dagster.sdk.rejected import Decoded, RejectedRecord
 
 P = TypeVar("P", bound=Params)
 C = TypeVar("C", bound=Cursor)
@@ -175,6 +175,9 @@ class Source(_Located[P], Generic[P, C]):
     skips_bad_records: ClassVar[bool] = False
     """Whether it can tell which records are bad and read on behind them. A graph may set
     `on_error` only on a source that can."""
+    decodes: ClassVar[bool] = False
+    """Whether it can try again what `read` rejected, with `decode`: then its dead letters can be
+    replayed."""
     bad_records: Literal["raise", "reject"] = "raise"
     """What `read` does with one: raise a `DataError`, or put it into `Batch.rejected`. Set before
     `read` is called, and only on a source that can tell."""
@@ -198,6 +201,13 @@ class Source(_Located[P], Generic[P, C]):
             TransientError: Reading again from the last cursor may succeed.
         """
 
+    def check_incremental(self) -> None:
+        """Refuse params with which it cannot tell what changed; pure, for sources with `bookmarks`.
+
+        Raises:
+            ConfigError: A param is missing, or does not go with an incremental read.
+        """
+
     def read_changes(self, cursor: C | None, bookmark: Bookmark) -> AsyncGenerator[Change[C], None]:
         """Yield what is new, changed and gone since the bookmark; for sources with `bookmarks`.
 
@@ -211,6 +221,24 @@ class Source(_Located[P], Generic[P, C]):
         Raises:
             DataError: A record cannot be read; the message names its place.
             TransientError: Reading again from the last cursor may succeed.
+        """
+        raise NotImplementedError
+
+    def can_decode(self, rejected: RejectedRecord) -> bool:
+        """Whether `decode` can try this one again; pure, for sources with `decodes`."""
+        return rejected.data is not None
+
+    def decode(self, rejected: Sequence[RejectedRecord]) -> AsyncGenerator[Decoded, None]:
+        """Try again what `read` rejected, with the present params; for sources with `decodes`.
+
+        Every one of them comes back, as a record or as rejected. Asked again, it makes the same of
+        them, cut in the same way. Called after `open`.
+
+        Args:
+            rejected: As `read` gave them, without their reasons, and only such as `can_decode`.
+
+        Raises:
+            TransientError: The same call may succeed later.
         """
         raise NotImplementedError
 

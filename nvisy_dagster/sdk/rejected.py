@@ -1,8 +1,10 @@
 """What a source found and could not make a record of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +26,14 @@ class RejectedRecord:
     """Machine-readable kind, as of an error."""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """More about its place, such as the byte at which it begins: JSON values."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of some records that had been rejected."""
+
+    data: pa.RecordBatch
+    """Those that could become records now, as `Source.read` would have made them: with the ids that
+    they would have had."""
+    rejected: Sequence[RejectedRecord] = ()
+    """Those that could not: of the same `uri` and `position`."""

@@ -51,6 +51,8 @@ def node_metadata(
     found_words = found_in_words([metrics.counts])
     if found_words is None:
         counts = {name: value for name, value in counts.items() if name not in FOUND}
+    if not metrics.counts.superseded:
+        del counts["superseded"]
     counts["records_kept"] = passed_on(metrics)
     found: dict[str, dg.MetadataValue] = {
         name: dg.MetadataValue.int(value) for name, value in counts.items()

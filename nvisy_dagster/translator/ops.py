@@ -11,6 +11,7 @@ from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.translator.attempt import GRAPH_TAG
 from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, MANIFEST_TYPE
 from nvisy_dagster.translator.metadata import Shown, node_metadata, stage_table
+from nvisy_dagster.translator.open_letters import OpenLetterCounts
 from nvisy_dagster.translator.preview import previews_wanted
 from nvisy_dagster.translator.runtime import Runtime
 from nvisy_dagster.translator.stage_names import StageNames
@@ -73,8 +74,10 @@ def _compute(
 def _metadata(runtime: Runtime, report: StageReport) -> dict[str, dict[str, dg.MetadataValue]]:
     preview = runtime.preview and previews_wanted()
     shown = Shown(report.seconds, report.result.resumed, report.redactor, preview)
+    letters = OpenLetterCounts(runtime)
     return {
         node.node: node_metadata(node, shown, runtime.locations.get(node.node))
+        | letters.metadata(node)
         for node in report.result.metrics
     }
 

@@ -16,12 +16,14 @@ from nvisy_dagster.engine.replay import (
     Replay,
     ReplayResult,
     raise_refused,
+    refused_in_words,
 )
 from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.graph.redaction import Redactor
 from nvisy_dagster.translator.failure import ToldFailure, read_failure, stage_failure
 from nvisy_dagster.translator.instance import default_instance_home, open_instance
 from nvisy_dagster.translator.metadata import Shown, node_metadata
+from nvisy_dagster.translator.open_letters import OpenLetterCounts
 from nvisy_dagster.translator.ops import GRAPH_TAG
 from nvisy_dagster.translator.preview import previews_wanted
 from nvisy_dagster.translator.runtime import Observe, Runtime
@@ -140,14 +142,19 @@ class _ReplayRun:
         names = StageNames(self._runtime.plan)
         preview = self._runtime.preview and previews_wanted()
         shown = Shown(0.0, result.resumed, redactor, preview)
+        open_letters = OpenLetterCounts(self._runtime)
         for node in metrics:
             if node.node in self._runtime.plan.nodes:
                 metadata = node_metadata(node, shown, self._runtime.locations.get(node.node))
                 # What the asset holds is not what a replay adds to it.
                 metadata.pop("dagster/row_count", None)
+                metadata |= open_letters.metadata(node)
                 self._context.log_event(
                     dg.AssetObservation(names.node_key(node.node), metadata={**metadata, **facts})
                 )
+        left_to_runs = refused_in_words([one for one in result.refused if one.read_again])
+        if left_to_runs is not None:
+            self._context.log.warning(redactor.scrub(left_to_runs))
         self._context.log.info(
             "%s letters replayed: %s went through, %s were left",
             result.letters,

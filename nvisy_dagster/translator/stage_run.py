@@ -12,6 +12,7 @@ from nvisy_dagster.compiler import Stage
 from nvisy_dagster.engine.attempts import retry_delay
 from nvisy_dagster.engine.connections import OpenConnections, open_connections
 from nvisy_dagster.engine.drain import RunStoppedError, StopRequest
+from nvisy_dagster.engine.gate import Gates, limits_folder
 from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
@@ -121,6 +122,7 @@ class StageRun:
             connections=opened.by_name,
             observe=self._observe,
             run_limit=anyio.Semaphore(limit) if limit else None,
+            gates=Gates(plan, limits_folder(self._runtime.storage)),
             excluded_by=replays_folder(self._runtime.storage, plan.name),
             stop=stop,
         )

@@ -194,3 +194,84 @@ def test_replay_while_the_graph_runs(counting, nvisy, start, here):
     assert "is running this graph now" in refused.stderr
     assert not list((here / ".nvisy" / "replays").rglob("selection.parquet"))
     process.kill()
+
+
+def test_what_a_later_run_closed(graph, nvisy, here):
+    write(here, refuse=[9])
+    assert nvisy("run", graph, "--engine-only", "--quiet").exit_code == 0
+    [left] = listed(nvisy, graph)
+    assert (left["position"], left["attempt"]) == (9, 2)
+    closed = listed(nvisy, graph, "--status", "superseded")
+    assert [one["position"] for one in closed] == [7, 8]
+    assert listed(nvisy, graph, "--all") == [*closed, left]
+    run = closed[0]["marked_by"]
+    assert run == left["run_id"]
+    table = nvisy("dead-letters", "list", graph, "--all").stdout
+    assert f"superseded by {run[:8]}" in table
+    shown = nvisy("dead-letters", "show", graph, closed[0]["letter_id"]).stdout
+    assert f"status   superseded by run {run}" in shown
+    discard = nvisy("dead-letters", "discard", graph, closed[0]["letter_id"], "--yes")
+    assert (discard.exit_code, "none of these letters is open" in discard.stderr) == (2, True)
+    # There is nothing to write over what that run wrote.
+    replayed = nvisy("dead-letters", "replay", graph, closed[0]["letter_id"])
+    assert (replayed.exit_code, "none of these letters is open" in replayed.stderr) == (2, True)
+
+
+def lines_graph(here: Path, kind: str) -> Path:
+    nodes = [
+        {"id": "read", "type": "source", "connector": "local",
+         "params": {"path": "in", "format": "jsonl", "columns": {"n": kind}}},
+        {"id": "out", "type": "sink", "connector": "local",
+         "params": {"path": "out", "format": "jsonl"}},
+    ]  # fmt: skip
+    return write_graph(here / "lines.json", nodes, on_error="dead_letter")
+
+
+def test_replay_of_letters_of_a_source(nvisy, here):
+    (here / "in").mkdir()
+    (here / "in" / "x.jsonl").write_text('{"n": 1}\n{"n": 2.5}\n{"n": 3\n')
+    graph = lines_graph(here, "int64")
+    assert nvisy("run", graph, "--engine-only", "--quiet").exit_code == 0
+    assert [one["position"] for one in listed(nvisy, graph)] == [2, 3]
+    lines_graph(here, "float64")
+    result = nvisy("dead-letters", "replay", graph)
+    # All that are open were meant: what fails again is a dead letter, as after a run.
+    assert result.exit_code == 0, result.output
+    assert "2 letters replayed: 1 got through, 1 letter left of them" in result.stdout
+    written = [json.loads(line)["n"] for file in (here / "out").glob("*")
+               for line in file.read_text().splitlines()]  # fmt: skip
+    assert sorted(written) == [1, 2.5]
+    [left] = listed(nvisy, graph)
+    assert (left["position"], left["attempt"]) == (3, 2)
+    # This very letter was asked for.
+    for asked in ([left["letter_id"]], ["--node", "read"]):
+        again = nvisy("dead-letters", "replay", graph, *asked, "--json")
+        assert again.exit_code == 1
+        document = json.loads(again.stdout)
+        assert (document["success"], document["letters"], document["left"]) == (False, 1, 1)
+
+
+def test_what_only_a_run_can_read_again(nvisy, here, monkeypatch):
+    from nvisy_connectors.object.formats import jsonl
+
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 100)
+    (here / "in").mkdir()
+    (here / "in" / "x.jsonl").write_text('{"n": 1}\n{"n": "' + "x" * 500 + '"}\n{"n": 2.5}\n')
+    graph = lines_graph(here, "int64")
+    document = json.loads(graph.read_text())
+    document["nodes"][0]["params"]["batch_bytes"] = 50
+    graph.write_text(json.dumps(document))
+    assert nvisy("run", graph, "--engine-only", "--quiet").exit_code == 0
+    assert [one["position"] for one in listed(nvisy, graph)] == [2, 3]
+    lines_graph(here, "float64")
+    result = nvisy("dead-letters", "replay", graph)
+    assert result.exit_code == 0, result.output
+    assert "1 letter replayed: 1 got through" in result.stdout
+    assert "1 letter cannot be replayed. 1 of them: it cannot be read again" in result.stderr
+    # Nothing is left that could be replayed: that is no failure, unless it was asked for.
+    result = nvisy("dead-letters", "replay", graph, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert (document["letters"], document["refused"], document["left_to_runs"]) == (0, 1, 1)
+    assert nvisy("dead-letters", "replay", graph, "--node", "read").exit_code == 1
+    assert [one["position"] for one in listed(nvisy, graph)] == [2]

@@ -1,4 +1,4 @@
-"""A replay in a process of its own, to be killed: `replay_target.py FOLDER replay`."""
+"""A replay, or a run, in a process of its own, to be killed: `replay_target.py FOLDER replay`."""
 
 import sys
 import uuid
@@ -7,8 +7,9 @@ from pathlib import Path
 import anyio
 from awkward import registry
 
-from nvisy_dagster.compiler import Plan, compile_graph
+from nvisy_dagster.compiler import Plan, compile_document, compile_graph
 from nvisy_dagster.engine.replay import Replay
+from nvisy_dagster.engine.run import run_plan
 from nvisy_dagster.graph.load import build_graph
 
 
@@ -50,10 +51,33 @@ def awkward_plan(folder: Path, *, mended: bool) -> Plan:
     return compile_graph(build_graph(document), registry=registry())
 
 
-def main(folder: Path) -> None:
-    plan = awkward_plan(folder, mended=True)
-    anyio.run(lambda: Replay(plan, folder / "state", str(uuid.uuid4())).run({}))
+def lines_plan(folder: Path, kind: str) -> Plan:
+    """Read lines whose column has this type, and write files by epoch."""
+    source = {"path": str(folder / "in"), "format": "jsonl", "columns": {"n": kind}}
+    sink = {"path": str(folder / "files"), "format": "parquet", "mode": "append"}
+    document = {
+        "name": "g",
+        "nodes": [
+            {"id": "read", "type": "source", "connector": "local", "params": source},
+            {"id": "files", "type": "sink", "connector": "local", "params": sink},
+        ],
+        "edges": [{"from": "read", "to": "files"}],
+        "on_error": "dead_letter",
+        "checkpoint": {"interval_rows": 1000},
+    }
+    return compile_document(document)
+
+
+def main(folder: Path, what: str) -> None:
+    if what == "replay-lines":
+        plan = lines_plan(folder, "float64")
+    else:
+        plan = awkward_plan(folder, mended=True)
+    if what == "run":
+        anyio.run(lambda: run_plan(plan, {}, storage=folder / "state"))
+    else:
+        anyio.run(lambda: Replay(plan, folder / "state", str(uuid.uuid4())).run({}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

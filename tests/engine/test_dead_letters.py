@@ -144,6 +144,44 @@ def test_what_is_only_too_large_together_is_nobodys_fault(n: int, most: int) -> 
     assert refusing.taken == list(range(n))
 
 
+async def test_what_a_refusal_made_of_the_others_is_taken_without_another_call() -> None:
+    calls: list[int] = []
+    made = batch_of(3)
+
+    async def apply(batch: pa.RecordBatch) -> pa.RecordBatch:
+        calls.append(batch.num_rows)
+        raise DataError("some", rows={3: "three", 5: "five"}, result=made)
+
+    rejected: list[Rejected] = []
+    [(taken, result)] = await apply_isolating(apply, batch_of(10), rejected.append)
+    assert calls == [10]
+    assert [r.records["n"].to_pylist() for r in rejected] == [[3, 5]]
+    assert taken["_id"].to_pylist() == [
+        one for row, one in enumerate(batch_of(10)["_id"].to_pylist()) if row not in {3, 5}
+    ]
+    assert result is made
+
+
+async def test_parts_of_a_refused_batch_may_bring_results_as_well() -> None:
+    """The batch is refused as a whole, its parts name their bad rows and bring the rest."""
+
+    async def apply(batch: pa.RecordBatch) -> pa.RecordBatch:
+        numbers = batch["n"].to_pylist()
+        bad = {row: "odd" for row, number in enumerate(numbers) if number in {1, 6}}
+        if len(numbers) > 4:
+            raise DataError("too many", rows={}, tag="too_large")
+        if bad:
+            good = [row for row in range(len(numbers)) if row not in bad]
+            raise DataError("some", rows=bad, result=batch.take(pa.array(good, pa.int64())))
+        return batch
+
+    rejected: list[Rejected] = []
+    taken = await apply_isolating(apply, batch_of(8), rejected.append)
+    assert [r.records["n"].to_pylist() for r in rejected] == [[1], [6]]
+    assert [n for _, made in taken for n in made["n"].to_pylist()] == [0, 2, 3, 4, 5, 7]
+    assert all(ids["_id"].equals(made["_id"]) for ids, made in taken)
+
+
 async def test_what_a_sink_tells_is_used_as_told() -> None:
     calls: list[int] = []
 
@@ -248,8 +286,8 @@ async def test_a_part_that_no_checkpoint_lists_is_never_listed(tmp_path: Path) -
     (file.parent / "0000000099-0123456789ab-0.arrow").write_bytes(file.read_bytes())
     assert box(tmp_path).letters().num_rows == 1
     # Nor when its chain's state is gone.
-    await run(chain(counter(rows=50), table(tmp_path)), tmp_path)
-    await run(chain(counter(rows=50), table(tmp_path)), tmp_path)
+    await run(chain(counter(rows=5), table(tmp_path)), tmp_path)
+    await run(chain(counter(rows=5), table(tmp_path)), tmp_path)
     assert (file.parents[1] / "listing.json").exists()
     assert box(tmp_path).letters().num_rows == 1
 

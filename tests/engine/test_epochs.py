@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore, Part, SourcePosition
@@ -146,3 +147,95 @@ async def test_goes_on_from_where_it_was(store: CheckpointStore) -> None:
     assert e.cut("s", {"after": 50}) == 5
     await e.committed("a", 5, Part(file="0000000005.arrow", epoch=5, rows=1, bytes=1))
     assert [part.epoch for part in store.read().parts["a"]] == [4, 5]
+
+
+async def test_a_source_that_must_cut_here_waits_for_the_epoch_under_way(
+    store: CheckpointStore,
+) -> None:
+    e = epochs(store, "s t", "a")
+    cuts: list[int] = []
+
+    async def cut() -> None:
+        cuts.append(e.cut("s", {"after": 10 + len(cuts)}))
+
+    with anyio.fail_after(5):
+        await e.cut_here("s", cut)
+        assert cuts == [1]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(e.cut_here, "s", cut)
+            await anyio.wait_all_tasks_blocked()
+            assert cuts == [1], "the first is under way"
+            e.cut("t", {"after": 1})
+            await e.committed("a", 1)
+        assert cuts == [1, 2]
+        assert store.read().epoch == 1
+        assert store.read().sources["s"].cursor == {"after": 10}
+        # Due already, it is cut at once, and nobody asks for another.
+        e.cut("t", {"after": 2})
+        await e.committed("a", 2)
+        assert not e.due("s")
+
+
+async def test_a_source_that_must_cut_here_gets_no_more_than_the_final_epoch(
+    store: CheckpointStore,
+) -> None:
+    e = epochs(store, "s", "a")
+    cuts: list[int] = []
+
+    async def cut() -> None:
+        cuts.append(e.cut("s", {"after": len(cuts)}))
+
+    await e.cut_here("s", cut)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(e.cut_here, "s", cut)
+        await anyio.wait_all_tasks_blocked()
+        e.stop()
+        await e.committed("a", 1)
+        await anyio.wait_all_tasks_blocked()
+        assert cuts == [1, 2]
+        assert not e.drained.is_set()
+        await e.committed("a", 2)
+        assert e.drained.is_set()
+        tasks.start_soon(e.cut_here, "s", cut)
+        await anyio.wait_all_tasks_blocked()
+        assert cuts == [1, 2]
+        tasks.cancel_scope.cancel()
+
+
+async def test_where_nothing_is_cut_nobody_waits_for_it(store: CheckpointStore) -> None:
+    e = Epochs(store, Checkpoint(), None, sources=["s"], committers=["a"])
+
+    async def cut() -> None:
+        raise AssertionError
+
+    with anyio.fail_after(5):
+        await e.cut_here("s", cut)
+
+
+async def test_stopped_while_a_barrier_is_under_way_that_none_has_cut(
+    store: CheckpointStore,
+) -> None:
+    """Then it is the final one; once one source has cut it, there is one more."""
+    for begun in (False, True):
+        e = epochs(store, "s t", "a", Checkpoint())
+        cuts: dict[str, list[int]] = {"s": [], "t": []}
+
+        async def cut(source: str, e: Epochs = e, cuts: dict[str, list[int]] = cuts) -> None:
+            epoch = e.cut(source, {"after": 1})
+            cuts[source].append(epoch)
+            if all(epoch in found for found in cuts.values()):
+                await e.committed("a", epoch)
+
+        e.read_rows(1)
+        if begun:
+            await cut("s")
+        e.stop()
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for source in "st":
+                    tasks.start_soon(e.cut_final, source, lambda cut=cut, s=source: cut(s))
+        last = 2 if begun else 1
+        assert cuts == {"s": [*range(1, last + 1)], "t": [*range(1, last + 1)]}
+        assert e.drained.is_set()
+        assert e.written.epoch == last
+        store.discard()

@@ -112,6 +112,7 @@ def keys(server: S3Server, prefix: str) -> list[str]:
         "sink.after_commit:3",
         "checkpoint.before_write:3",
         "checkpoint.after_write:6",
+        "lease.before_create:2",
         "lease.after_create:2",
     ],
 )

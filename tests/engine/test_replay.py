@@ -14,7 +14,7 @@ from counting import numbers_in
 from replay_target import awkward_plan
 from test_dead_letters import box, chain, counter, letters_on_storage, pay, run, table
 
-from nvisy_dagster.compiler import Plan
+from nvisy_dagster.compiler import Plan, compile_document
 from nvisy_dagster.engine.dead_letter_box import ALL
 from nvisy_dagster.engine.failure import NodeError, RunConflictError
 from nvisy_dagster.engine.replay import Replay, ReplayError, ReplayResult, begin_anew, raise_refused
@@ -153,9 +153,39 @@ async def test_columns_that_changed_are_named(tmp_path: Path) -> None:
         assert reason in told
 
 
+async def test_letters_without_a_column_that_the_node_asks_for_now_are_refused(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.jsonl").write_text('{"n": "1"}\n{"n": "x", "m": 2}\n')
+
+    def plan(columns: dict[str, str], expression: str) -> Plan:
+        source = {"path": str(tmp_path / "in"), "format": "jsonl", "columns": columns}
+        sink = {"path": str(tmp_path / "out"), "format": "jsonl"}
+        nodes = [
+            {"id": "read", "type": "source", "connector": "local", "params": source},
+            {"id": "add", "type": "action", "action": "map", "params": {"set": {"k": expression}}},
+            {"id": "out", "type": "sink", "connector": "local", "params": sink},
+        ]
+        edges = [{"from": "read", "to": "add"}, {"from": "add", "to": "out"}]
+        document = {"name": "g", "nodes": nodes, "edges": edges, "on_error": "dead_letter"}
+        return compile_document(document)
+
+    await run(plan({"n": "string"}, "cast(n as int)"), tmp_path)
+    assert box(tmp_path).letters().num_rows == 1
+    gained = {"n": "string", "m": "int64"}
+    result = await replay(plan(gained, "coalesce(try_cast(n as int), m)"), tmp_path)
+    [refused] = result.refused
+    assert "it needs a column 'm', which these letters do not have" in refused.reason
+    assert box(tmp_path).letters().num_rows == 1
+    # A node that does not ask for it takes them, and those behind it get a null.
+    result = await replay(plan(gained, "try_cast(n as int)"), tmp_path)
+    assert (result.letters, result.through, list(result.refused)) == (1, 1, [])
+
+
 async def test_a_run_and_a_replay_exclude_each_other(tmp_path: Path) -> None:
     await run(chain(counter(), table(tmp_path, refuse=[7])), tmp_path)
-    slow = chain(counter(pause_seconds=0.05), table(tmp_path))
+    slow = chain(counter(pause_seconds=0.05), table(tmp_path, refuse=[7]))
     slow_replay = chain(counter(), table(tmp_path, write_seconds=1))
 
     async with anyio.create_task_group() as tasks:

@@ -14,12 +14,15 @@ DIMENSION = 4
 PLACES = {
     "local": "nvisy_connectors.object.local",
     "s3": "nvisy_connectors.object.s3",
+    "gcs": "nvisy_connectors.object.gcs",
+    "azure": "nvisy_connectors.object.azure",
     "qdrant": "nvisy_connectors.vector.qdrant",
+    "feed": "incremental_feed",
 }
 
 
 def registry() -> Registry:
-    """Local files, S3, Qdrant, `chunk` and `hash`."""
+    """Local files, object stores, Qdrant, `chunk` and `hash`."""
     actions = {"chunk": "nvisy_connectors.ai.chunk", "hash": __name__}
     return Registry(
         {name: EntryPoint(name, place, "nvisy.connectors") for name, place in PLACES.items()},

@@ -64,6 +64,29 @@ def test_a_graph_has_a_job_that_replays(project: Project) -> None:
     assert project.written() == list(range(100))
 
 
+def test_assets_show_the_letters_that_are_open(project: Project) -> None:
+    def paid(run: dg.ExecuteInProcessResult) -> dict[str, int | None]:
+        [event] = [
+            event
+            for event in run.all_events
+            if event.is_step_materialization and event.asset_key == dg.AssetKey(["bill", "paid"])
+        ]
+        metadata = event.materialization.metadata
+        names = ("open_dead_letters", "superseded")
+        return {name: metadata[name].value if name in metadata else None for name in names}
+
+    run = execute(project, definitions(project, refuse=[7, 8]), "bill")
+    assert paid(run) == {"open_dead_letters": 2, "superseded": None}
+    # The second run closes what it gets past the node.
+    run = execute(project, definitions(project, refuse=[8]), "bill")
+    assert paid(run) == {"open_dead_letters": 1, "superseded": 1}
+    replay = execute(project, definitions(project, refuse=[]), "bill__replay")
+    [observation] = replay.asset_observations_for_node("bill__replay__letters")
+    assert observation.metadata["letters"].value == 1
+    run = execute(project, definitions(project, refuse=[]), "bill")
+    assert paid(run) == {"open_dead_letters": None, "superseded": None}
+
+
 def test_the_tag_names_the_letters(project: Project) -> None:
     execute(project, definitions(project, refuse=[7, 8]), "bill")
     mended = definitions(project, refuse=[])

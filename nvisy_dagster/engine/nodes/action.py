@@ -80,6 +80,7 @@ async def _hand_on(running: RunningNode, outlet: Outlet, applied: _Applied) -> N
     running.metrics.took(applied.unit)
     for rejected in applied.rejected:
         await running.reject(rejected)
+    running.saw(applied.unit, applied.rejected)
     for taken, made in applied.made:
         dropped = dropped_rows(taken, made)
         counts.dropped += dropped

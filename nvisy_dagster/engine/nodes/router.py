@@ -54,6 +54,7 @@ async def _route(
         routed += await apply_isolating(call, piece, rejected.append)
     for refused in rejected:
         await running.reject(refused)
+    running.saw(unit, rejected)
     for taken, by_route in routed:
         sent = sum(batch.num_rows for batch in by_route.values())
         running.metrics.counts.dropped += taken.num_rows - sent

@@ -1,12 +1,14 @@
 """What every task of a node works with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from nvisy_dagster.compiler import Node
-from nvisy_dagster.engine.bookmark import ChangeReader, journal_name
+from nvisy_dagster.engine.bookmark import journal_name
 from nvisy_dagster.engine.calls import Caller
+from nvisy_dagster.engine.change_reader import ChangeReader
 from nvisy_dagster.engine.dead_letter import DeadLetters, listed_as
 from nvisy_dagster.engine.epochs import Epochs
 from nvisy_dagster.engine.error_limit import ErrorLimits
@@ -14,6 +16,7 @@ from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.message import Removal
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.rejection import Rejected, failed_records
+from nvisy_dagster.engine.superseded import Superseding, superseded_as
 from nvisy_dagster.engine.suspects import NodeSuspects
 
 
@@ -26,6 +29,7 @@ class RunningNode:
     caller: Caller
     epochs: Epochs
     dead_letters: DeadLetters
+    superseding: Superseding
     limits: ErrorLimits
     epoch: int
     """Epoch of the last barrier that it passed on."""
@@ -65,6 +69,10 @@ class RunningNode:
                 counts.dead += rejected.records.num_rows
         self.limits.check(self.node, self.metrics)
 
+    def saw(self, records: pa.RecordBatch, rejected: Sequence[Rejected] = ()) -> None:
+        """Records came to the node, and got past it but for those that were rejected."""
+        self.metrics.counts.superseded += self.superseding.saw(records, rejected)
+
     async def pass_barrier(self, epoch: int) -> None:
         """What is due before a barrier goes on: dead letters durable, counts cut."""
         if self.changes is not None:
@@ -72,6 +80,8 @@ class RunningNode:
             self.epochs.keep(journal_name(self.node.id), [part] if part else [])
         parts = await self.dead_letters.commit(epoch)
         self.epochs.keep(listed_as(self.node.id), parts)
+        closed = await self.superseding.commit(epoch)
+        self.epochs.keep(superseded_as(self.node.id), closed)
         self.epochs.passed(self.node.id, epoch, self.metrics.to_json())
         self.epoch = epoch
         self.kept.clear()

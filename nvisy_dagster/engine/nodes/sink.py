@@ -33,6 +33,7 @@ async def run_sink(running: RunningNode, sink: Sink[Any], inlet: Inlet) -> None:
         for refused in rejected:
             await running.reject(refused)
             counts.bytes_out -= refused.records.nbytes
+        running.saw(unit, rejected)
 
     async with aclosing(inlet.messages()) as messages:
         ended = False
@@ -75,7 +76,7 @@ async def _remove(running: RunningNode, sink: Sink[Any], removal: Removal) -> No
     gone = removal.effective()
     if len(gone):
         failpoint("sink.before_remove")
-        await running.caller.call(running.lease.guarded(sink.remove), gone)
+        await running.caller.call(running.lease.guarded(sink.remove), gone, what="a removal")
         failpoint("sink.after_remove")
 
 
@@ -84,7 +85,7 @@ async def _commit(running: RunningNode, sink: Sink[Any], epoch: int) -> None:
         await commit_with_checkpoint(running, sink, epoch, running.checkpoint_key)
         return
     failpoint("sink.before_commit")
-    await running.caller.call(running.lease.guarded(sink.commit), epoch)
+    await running.caller.call(running.lease.guarded(sink.commit), epoch, what="a commit")
     failpoint("sink.after_commit")
     await running.pass_barrier(epoch)
     await running.epochs.committed(running.node.id, epoch)

@@ -13,6 +13,7 @@ from nvisy_dagster.engine.drain import ReadStoppedError
 from nvisy_dagster.engine.failure import BEGIN_ANEW, StorageError
 from nvisy_dagster.engine.message import Barrier
 from nvisy_dagster.engine.nodes.running import RunningNode
+from nvisy_dagster.engine.versions import Versions
 from nvisy_dagster.sdk import Cursor, RejectedRecord, Source
 
 Slice = tuple[pa.RecordBatch, Mapping[str, Any], Sequence[RejectedRecord]]
@@ -29,14 +30,12 @@ async def read_source(
     if running.changes is not None:
         async with aclosing(running.changes.slices(running.caller, source, position)) as slices:
             async for data, after, rejected in slices:
-                running.metrics.counts.records_in += data.num_rows + len(rejected)
                 yield data, after, rejected
         return
     read = running.caller.read_on(lambda: source.read(position), lambda b: b.data.num_rows)
     async with aclosing(read) as batches:
         async for batch in batches:
             position = batch.cursor
-            running.metrics.counts.records_in += batch.data.num_rows + len(batch.rejected)
             yield batch.data, batch.cursor.model_dump(mode="json"), batch.rejected
 
 
@@ -54,10 +53,11 @@ async def run_source(
     running: RunningNode, slices: AsyncGenerator[Slice, None], outlet: Outlet
 ) -> None:
     """Send on what a source reads, cutting barriers when asked to."""
-    name, epochs = running.node.id, running.epochs
+    name, epochs, versions = running.node.id, running.epochs, Versions()
     cursor, done = epochs.position(name).cursor, epochs.position(name).done
 
     async def cut() -> None:
+        versions.clear()
         epoch = epochs.cut(name, cursor)
         await running.pass_barrier(epoch)
         await outlet.send(Barrier(epoch))
@@ -65,9 +65,18 @@ async def run_source(
     async with aclosing(slices):
         try:
             while not done and (read := await epochs.reads.next(slices)) is not None:
-                data, cursor, bad = read
-                for rejected in refused_by_source(bad):
+                data, after, bad = read
+                if running.changes is not None:
+                    roots = running.changes.roots()
+                    if versions.meet([*roots.told, *roots.gone]):
+                        await epochs.cut_here(name, cut)
+                    versions.add(roots.told)
+                cursor = after
+                running.metrics.counts.records_in += data.num_rows + len(bad)
+                refused = list(refused_by_source(bad))
+                for rejected in refused:
                     await running.reject(rejected)
+                running.saw(data, refused)
                 epochs.read_rows(data.num_rows + len(bad))
                 if data.num_rows:
                     running.metrics.sent(data)
@@ -77,7 +86,7 @@ async def run_source(
                 if epochs.due(name):
                     await cut()
         except ReadStoppedError:
-            await epochs.cut_to_the_last(name, cut)
+            await epochs.cut_final(name, cut)
             return
     epochs.exhausted(name)
     await running.pass_end()
