@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Generator
@@ -13,8 +14,12 @@ from pathlib import Path
 
 VERSION = "3.35.0"
 FOLDER_VARIABLE = "NVISY_TEST_CACHE"
+REQUIRED_VARIABLE = "NVISY_TEST_SERVERS_REQUIRED"
+"""When set, a server that cannot be had fails the tests that need it, instead of skipping them."""
 READY_SECONDS = 60
-INSTALL_SECONDS = 300
+INSTALL_SECONDS = 45
+"""Less than a test may take: where npm gets nowhere, the tests are skipped."""
+REMEMBERED_SECONDS = 600
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """Public: every Azurite has them."""
@@ -74,9 +79,21 @@ def _program() -> tuple[Path, Path]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of the tests begin at once
         if not (folder / "installed").exists():
-            _install(npm, folder)
+            _install_once(npm, folder)
             (folder / "installed").touch()
     return node, program
+
+
+def _install_once(npm: list[str], folder: Path) -> None:
+    """Install, unless another worker has just found that it cannot be done."""
+    failure = folder / "failure"
+    if failure.exists() and time.time() - failure.stat().st_mtime < REMEMBERED_SECONDS:
+        raise FileNotFoundError(failure.read_text(encoding="utf-8"))
+    try:
+        _install(npm, folder)
+    except FileNotFoundError as error:
+        failure.write_text(str(error), encoding="utf-8")
+        raise
 
 
 def _node() -> tuple[Path, list[str]]:
@@ -99,8 +116,9 @@ def _install(npm: list[str], folder: Path) -> None:
         done = subprocess.run(
             [
                 *(*npm, "install", "--no-audit", "--no-fund", "--no-save", "--ignore-scripts"),
-                *("--prefix", str(folder), f"azurite@{VERSION}"),
+                *("--fetch-retries", "0", "--prefix", str(folder), f"azurite@{VERSION}"),
             ],
+            env=os.environ | _trusted(),
             capture_output=True,
             text=True,
             check=False,
@@ -110,6 +128,14 @@ def _install(npm: list[str], folder: Path) -> None:
         raise FileNotFoundError(f"npm did not install azurite in {INSTALL_SECONDS} s") from error
     if done.returncode != 0:
         raise FileNotFoundError(f"npm cannot install azurite: {done.stderr.strip()[-400:]}")
+
+
+def _trusted() -> dict[str, str]:
+    """Has npm trust what the system trusts: the one of the wheel knows only its own list."""
+    if "npm_config_cafile" in os.environ or "NODE_EXTRA_CA_CERTS" in os.environ:
+        return {}
+    given = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    return {"npm_config_cafile": given} if given and Path(given).is_file() else {}
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
