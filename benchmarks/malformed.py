@@ -1,4 +1,4 @@
-"""What malformed lines cost: JSON lines -> filter -> Parquet, the bad ones to the dead letters.
+"""What malformed lines cost: JSON lines -> filter -> map -> Parquet, the bad ones to the dead letters.
 
 `malformed.py ROWS RATE KIND OUT`. A rate of 0 is the same graph on clean data. The kinds are
 `syntax`, `types`, `range` and `mixed`; with `:declared` the graph declares its columns.
@@ -103,14 +103,12 @@ def malformed(rows: int, rate: float, kind: str) -> tuple[Path, int]:
 
 
 def graph(source: Path, out: Path, *, declared: bool) -> dict[str, Any]:
-    """W1 without its map; bad lines are dead letters."""
+    """W1; bad lines are dead letters."""
     document = w1.graph(source, out)
     document["name"] = "malformed"
-    document["nodes"] = [node for node in document["nodes"] if node["id"] != "lower"]
     document["nodes"][0]["on_error"] = "dead_letter"
     if declared:
         document["nodes"][0]["params"]["columns"] = COLUMNS
-    document["edges"] = [{"from": "read", "to": "english"}, {"from": "english", "to": "write"}]
     return document
 
 
