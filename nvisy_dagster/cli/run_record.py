@@ -65,6 +65,10 @@ class NodeRecord:
         if self.began is None:
             self.began, self.restored, self.state = now, self.handled, "running"
         self.ended = now
+        if self.samples and self.handled < self.samples[-1][1]:
+            # Another attempt began, at its checkpoint.
+            self.samples.clear()
+            self.restored = min(self.restored, self.handled)
         self.samples.append((now, self.handled))
         while now - self.samples[0][0] > WINDOW_SECONDS:
             self.samples.popleft()

@@ -199,6 +199,8 @@ class RunningStage:
                 async with anyio.create_task_group() as tasks:
                     self._start(tasks.start_soon)
                 background.cancel_scope.cancel()
+            for node in nodes:
+                self.limits.check(node, self.metrics[node.id])
             if self.limits.broken is not None:
                 await self.epochs.complete(finished=False)
                 self.limits.insist()

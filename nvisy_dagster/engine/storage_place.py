@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from nvisy_dagster.sdk.errors import ConfigError
+
 if TYPE_CHECKING:
     from nvisy_dagster.engine.object_storage import ObjectStorage
 
 STORAGE_VARIABLE = "NVISY_STORAGE"
 WORK_VARIABLE = "NVISY_WORK"
+_ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _URL = re.compile(r"(s3a?|gs|azure|az|abfss?):/+(?=[^/])")
 _MARK = quote("://", safe="")
 
@@ -22,10 +25,19 @@ def storage_root(storage: Path | str | None = None) -> Path:
         storage: A folder, or a URL such as `s3://bucket/prefix`; by default `$NVISY_STORAGE`, else
             `.nvisy` in the working folder. The work folder lies in `$NVISY_WORK`, else in
             `.nvisy/work`.
+
+    Raises:
+        ConfigError: It is a URL, but not of an object store that can be used.
     """
     text = str(storage or os.environ.get(STORAGE_VARIABLE) or ".nvisy")
     # A URL that was taken for a path has lost a slash.
     scheme = _URL.match(text)
+    if scheme is None and _ANY_URL.match(text):
+        raise ConfigError(
+            f"the storage {text!r} is neither a folder nor an object store that can be used",
+            remedy="name a folder, or s3://bucket/prefix, gs://bucket/prefix or "
+            "az://container/prefix, with --storage or NVISY_STORAGE",
+        )
     if scheme is None:
         return Path(text).resolve()
     url = f"{scheme[1]}://{text[scheme.end() :].rstrip('/')}"

@@ -158,7 +158,8 @@ def _literal(expected: str, value: Any) -> Words:  # noqa: ANN401 - any JSON
 
 _BOUNDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than": lambda c: f"should be more than {c['gt']:g}",
-    "greater_than_equal": lambda c: f"should be at least {c['ge']}",
+    "greater_than_equal": lambda c: f"should be at least {c['ge']:,.12g}",
+    "less_than": lambda c: f"should be less than {c['lt']:,.12g}",
     "less_than_equal": lambda c: f"should be at most {c['le']:,.12g}",
     "finite_number": lambda _: "should be a finite number",
     "string_too_long": lambda c: f"should have at most {c['max_length']:,} characters",

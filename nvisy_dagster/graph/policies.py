@@ -160,7 +160,7 @@ class ErrorLimit(Model):
 
     count: Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)] | None = None
     """Most records that may fail."""
-    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    share: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
     """Largest part of the records that may fail, such as `0.01`; judged from the hundredth record
     of the node on."""
 

@@ -176,18 +176,17 @@ def _kinds(data: bytes, codes: Codes, colons: Indexes) -> Codes:
 
 def _number_kinds(data: bytes, places: Indexes) -> Codes:
     kinds, more = _eight(data, places)
-    rest = np.flatnonzero(more)
+    # Of one with a point the rest tells little: a large exponent, which few have.
+    rest = np.flatnonzero(more & (kinds != _DECIMAL))
     for step in range(1, 3):
         if not len(rest):
             break
         found, more = _eight(data, places[rest] + step * _WORD)
         whole = found >= _INTEGER
         found[whole] += step * _WORD
-        decimal = (kinds[rest] == _DECIMAL) & (found != _LONG)
-        kinds[rest] = np.where(decimal, _DECIMAL, found)
-        rest = rest[more]
-    long = rest[kinds[rest] != _DECIMAL]
-    kinds[long] = _LONG
+        kinds[rest] = found
+        rest = rest[more & (found != _DECIMAL)]
+    kinds[rest] = _LONG
     kinds[kinds >= _INTEGER + _LONGEST] = _LONG
     return kinds
 

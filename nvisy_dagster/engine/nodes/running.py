@@ -75,6 +75,8 @@ class RunningNode:
 
     async def pass_barrier(self, epoch: int) -> None:
         """What is due before a barrier goes on: dead letters durable, counts cut."""
+        # A share is judged of all that came, not only when a record fails.
+        self.limits.check(self.node, self.metrics)
         if self.changes is not None:
             part = await self.changes.commit(epoch)
             self.epochs.keep(journal_name(self.node.id), [part] if part else [])
