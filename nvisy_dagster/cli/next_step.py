@@ -33,6 +33,9 @@ def next_step(error: Exception, plan: Plan, storage: Path, command: str) -> str 
     if not passing and _is_lost(error):
         return f"begin anew ({command} --fresh)"
     goes_on = f": {GOES_ON}" if has_checkpoint(plan, storage) else ""
+    if isinstance(error, NvisyError) and error.tag == "error_limit":
+        # Those that failed count for the run that goes on, too.
+        return f"begin anew ({command} --fresh), or with a higher limit go on ({command})"
     if passing:
         return f"run it again{goes_on} ({command})"
     return f"correct it and run again{goes_on} ({command})" if goes_on else None

@@ -10,6 +10,10 @@ from nvisy_dagster.engine.metrics import NodeMetrics
 
 JUDGED_FROM = 100
 """Records of a node before a share of them says anything."""
+_LOOK = {
+    "dead_letter": "look at them with `nvisy dead-letters list`",
+    "drop": 'with "on_error" "dead_letter" instead of "drop" they are kept to be looked at',
+}
 
 
 class ErrorLimits:
@@ -27,8 +31,6 @@ class ErrorLimits:
         if limit is None or self.broken is not None or node.policies.on_error == "fail":
             return
         taken = metrics.counts.records_in
-        if node.kind == "source":
-            taken = metrics.counts.records_out + failed
         if limit.count is not None and failed > limit.count:
             allowed = f"{limit.count:,}"
         elif limit.share is not None and taken >= JUDGED_FROM and failed > limit.share * taken:
@@ -39,8 +41,8 @@ class ErrorLimits:
             node.id,
             f"{failed:,} of {taken:,} records failed, and error_limit allows {allowed}",
             retryable=False,
-            remedy="look at them with `nvisy dead-letters list`; correct the cause and begin anew, "
-            "or raise error_limit and go on",
+            remedy=_LOOK[node.policies.on_error]
+            + "; correct the cause and begin anew, or raise error_limit and go on",
             tag="error_limit",
         )
         self._event.set()

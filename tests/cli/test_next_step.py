@@ -12,6 +12,7 @@ from nvisy_dagster.sdk import NvisyError
 
 AGAIN = "run it again: it goes on from the last checkpoint (nvisy run g.json)"
 CORRECT = "correct it and run again: it goes on from the last checkpoint (nvisy run g.json)"
+HIGHER = "begin anew (nvisy run g.json --fresh), or with a higher limit go on (nvisy run g.json)"
 ANEW = "begin anew (nvisy run g.json --fresh)"
 
 
@@ -32,6 +33,7 @@ ERRORS = [
     (node_error(retryable=False, tag="changed"), ANEW),
     (StorageError("a part is damaged", remedy=BEGIN_ANEW), ANEW),
     (NvisyError("made by another attempt", tag="progress_lost"), ANEW),
+    (node_error(retryable=False, tag="error_limit"), HIGHER),
     (RunConflictError("another run holds it"), None),
     (GraphErrors([]), None),
 ]

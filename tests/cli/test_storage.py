@@ -49,3 +49,21 @@ def test_dagsters_own_folder_is_named_too(nvisy, graph, taken, monkeypatch):
     assert failed.exit_code == 2
     assert f"the folder of Dagster's history {taken} cannot be written" in failed.stderr
     assert "DAGSTER_HOME" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["run", "--engine-only"], ["dev"], ["dead-letters", "list"]]
+)
+@pytest.mark.parametrize("storage", ["ftp://host/x", "file:///x", "S3://bucket/x"])
+def test_a_url_of_something_else_is_refused_and_makes_no_folder(
+    nvisy, here, graph, command, storage, monkeypatch
+):
+    place = here if command == ["dev"] else graph
+    before = set(here.iterdir())
+    monkeypatch.setenv("NVISY_STORAGE", storage)
+    failed = nvisy(*command, place)
+    assert failed.exit_code == 2
+    assert f"the storage '{storage}' is neither a folder nor an object store" in failed.stderr
+    assert "s3://bucket/prefix" in failed.stderr
+    assert "bug" not in failed.output
+    assert set(here.iterdir()) == before

@@ -118,6 +118,30 @@ MISTAKES = {
         "should be at least 0, not -1",
         None,
     ),
+    "negative duration": (
+        graph(timeout={"drain_seconds": -1}),
+        "$.timeout.drain_seconds",
+        "should be at least 0, not -1",
+        None,
+    ),
+    "share in words": (
+        graph(on_error="drop", error_limit={"share": "0.1"}),
+        "$.error_limit.share",
+        "should be a number, not a string",
+        None,
+    ),
+    "share in percent": (
+        graph(on_error="drop", error_limit={"share": 5}),
+        "$.error_limit.share",
+        "should be less than 1, not 5",
+        None,
+    ),
+    "drain of a node, as long as the graph's": (
+        node(timeout={"drain_seconds": 20}),
+        "$.nodes[1].timeout.drain_seconds",
+        "drain_seconds limits the whole graph, a node cannot say it",
+        "move it to the graph's own timeout",
+    ),
     "retries in words": (
         node(retry={"max_retries": "3"}),
         "$.nodes[1].retry.max_retries",

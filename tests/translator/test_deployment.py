@@ -106,7 +106,9 @@ def test_the_job_says_how_it_runs(project: Project):
     job = definitions.resolve_job_def("bill")
     schedule = definitions.resolve_schedule_def("bill_schedule")
     assert job.executor_def.name == "in_process"
+    # Dagster's pages and schedules take the run tags, a launch through the API the others.
     assert job.run_tags == {"nvisy/graph": "bill", "dagster/max_runtime": "160"}
+    assert job.run_tags.items() <= job.tags.items()
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 3 * * *", "Europe/Berlin")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     project.settings = {"execution": {"executor": "multiprocess"}}
