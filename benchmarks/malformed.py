@@ -1,4 +1,4 @@
-"""What malformed lines cost: JSON lines -> filter -> map -> Parquet, the bad ones to the dead letters.
+"""What malformed lines cost in W1: the bad ones become dead letters, the others go on.
 
 `malformed.py ROWS RATE KIND OUT`. A rate of 0 is the same graph on clean data. The kinds are
 `syntax`, `types`, `range` and `mixed`; with `:declared` the graph declares its columns.

@@ -1,4 +1,4 @@
-"""A share of records that may fail: judged of all records of a node, whenever the last one failed."""
+"""A share of records that may fail: judged of all records of a node, whichever failed last."""
 
 import json
 from itertools import pairwise
