@@ -16,7 +16,7 @@ def graph_job(plan: Plan, assets: GraphAssets) -> Any:  # noqa: ANN401 - its cla
     """The job that runs a graph.
 
     Stages run one after the other in the run's own process, unless the graph asks for a process
-    each. The run tag `nvisy/graph` is there to limit how many runs of one graph go at once. The tags
+    each. The run tag `nvisy/graph` is there to limit how many runs of a graph go at once. The tags
     of runs are in those of the job too: of a launch through the API, Dagster looks at those alone.
     """
     run_tags = {GRAPH_TAG: plan.name}
