@@ -87,7 +87,7 @@ class NodeBase(Model):
     def _says_nothing_of_the_whole(self) -> Self:
         if self.timeout and self.timeout.graph_seconds is not None:
             raise _misplaced("timeout", "graph_seconds")
-        if self.timeout and "drain_seconds" in self.timeout.model_fields_set:
+        if self.timeout and self.timeout.drain_seconds != Timeout().drain_seconds:
             raise _misplaced("timeout", "drain_seconds")
         if self.concurrency and self.concurrency.max_global is not None:
             raise _misplaced("concurrency", "max_global")

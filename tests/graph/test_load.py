@@ -136,12 +136,6 @@ MISTAKES = {
         "should be less than 1, not 5",
         None,
     ),
-    "drain of a node, as long as the graph's": (
-        node(timeout={"drain_seconds": 20}),
-        "$.nodes[1].timeout.drain_seconds",
-        "drain_seconds limits the whole graph, a node cannot say it",
-        "move it to the graph's own timeout",
-    ),
     "retries in words": (
         node(retry={"max_retries": "3"}),
         "$.nodes[1].retry.max_retries",

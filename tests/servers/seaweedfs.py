@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from pathlib import Path
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret"
-READY_SECONDS = 30
+READY_SECONDS = 15
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,26 @@ def seaweedfs(folder: Path) -> Generator[S3Server]:
             ]
         })
     )
-    data = folder / "data"
-    data.mkdir()
+    for attempt in range(1, ATTEMPTS + 1):
+        process, port = _start(folder, identities)
+        try:
+            _wait_until_ready(process, port, folder / "server.log")
+            break
+        except (RuntimeError, TimeoutError, AssertionError):
+            process.kill()
+            process.wait()
+            # Another server may have taken one of its ports meanwhile.
+            if attempt == ATTEMPTS:
+                raise
+    try:
+        yield S3Server(f"http://127.0.0.1:{port}")
+    finally:
+        process.kill()  # its data is thrown away: nothing to shut down in order
+        process.wait()
+
+
+def _start(folder: Path, identities: Path) -> "tuple[subprocess.Popen[bytes], int]":
+    data = Path(tempfile.mkdtemp(dir=folder))
     s3_port, *others = _free_ports(4)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -50,12 +70,7 @@ def seaweedfs(folder: Path) -> Generator[S3Server]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    try:
-        _wait_until_ready(process, s3_port, folder / "server.log")
-        yield S3Server(f"http://127.0.0.1:{s3_port}")
-    finally:
-        process.kill()  # its data is thrown away: nothing to shut down in order
-        process.wait()
+    return process, s3_port
 
 
 def _command(data: Path, identities: Path) -> list[str]:
