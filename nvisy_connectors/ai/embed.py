@@ -117,9 +117,13 @@ class Embed(Action[EmbedParams]):
 
     def split(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         """Cut a batch into requests of `batch_rows` texts and `batch_tokens` tokens."""
-        rows = self.params.batch_rows or BATCH_ROWS[self._choice().provider]
         tokens = _token_estimates(batch, self.params.column)
-        return units(batch, tokens, budget=self.params.batch_tokens, max_rows=rows)
+        budget = self.params.batch_tokens
+        return units(batch, tokens, budget=budget, max_rows=self.rows_per_call())
+
+    def rows_per_call(self) -> int:
+        """Texts of one request."""
+        return self.params.batch_rows or BATCH_ROWS[self._choice().provider]
 
     def cost(self, batch: pa.RecordBatch) -> int:
         """Tokens of one request: counted where they are known, else estimated, rather too high."""

@@ -35,7 +35,7 @@ class BucketConnection(Connection):
     endpoint: str | None = None
     """URL of another store that speaks this protocol, such as `https://store.example.org:9000`."""
     allow_http: bool | None = None
-    """Whether unencrypted connections are allowed. By default only when `endpoint` says
+    """Whether unencrypted connections are allowed. By default only when the endpoint says
     `http://`."""
     anonymous: bool = False
     """Whether to send no credentials, for what is public."""
@@ -66,6 +66,10 @@ class BucketConnection(Connection):
     def location(self) -> str:
         """URI of the bucket, which no other bucket of any store has."""
 
+    def used_endpoint(self) -> str | None:
+        """The endpoint that is really used; `None` for the store's own."""
+        return self.endpoint
+
     @abstractmethod
     def make_store(self) -> "ObjectStore":
         """The client; blocks.
@@ -94,7 +98,7 @@ class BucketConnection(Connection):
 
     def settings(self) -> dict[str, Any]:
         """How clients of all stores are made."""
-        allow_http = is_http(self.endpoint) if self.allow_http is None else self.allow_http
+        allow_http = is_http(self.used_endpoint()) if self.allow_http is None else self.allow_http
         return {
             "client_options": {
                 "allow_http": allow_http,

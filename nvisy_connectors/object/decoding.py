@@ -16,11 +16,14 @@ import pyarrow as pa
 
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import Folder, ObjectInfo
+from nvisy_connectors.object.formats.csv_decoding import LAYOUT, reread
+from nvisy_connectors.object.formats.csv_reader import CsvReader
 from nvisy_connectors.object.formats.reader import Objects
 from nvisy_connectors.object.formats.readers import READERS
 from nvisy_connectors.object.formats.whole import WholeReader
 from nvisy_connectors.object.glob import compile_glob
 from nvisy_connectors.object.params import ReadParams
+from nvisy_connectors.object.pipeline import in_thread
 from nvisy_connectors.object.remembered import Kept, RememberedFolder
 from nvisy_dagster.sdk import Batch, Decoded, RejectedRecord
 from nvisy_dagster.sdk.envelope import ENVELOPE, SOURCE, payload, with_envelope
@@ -28,6 +31,9 @@ from nvisy_dagster.sdk.identity import root_ids_of
 
 LINES = frozenset({"jsonl"})
 """Formats in which what was rejected is a line, whose position is its number."""
+
+RECORDS = frozenset({"csv"})
+"""Formats in which it is a record, which may have several lines, or a whole file."""
 
 _PLACE = re.compile(r"line \d+ \(byte \d+\): ")
 _FIRST = 2
@@ -45,6 +51,8 @@ def can_decode(kind: str, rejected: RejectedRecord) -> bool:
         kind: Name of the format.
         rejected: What was rejected.
     """
+    if kind in RECORDS and rejected.position is not None:
+        return rejected.data is not None and LAYOUT in rejected.metadata
     if kind in LINES:
         data, position = rejected.data, rejected.position
         return data is not None and position is not None and b"\n" not in data
@@ -71,6 +79,8 @@ class Decoder:
         there = {uri: await self._there(uri) for uri in dict.fromkeys(r.uri for r in rejected)}
         if self._params.format in LINES:
             found = self._lines(rejected, there, settled)
+        elif self._params.format in RECORDS:
+            found = self._records(rejected, there, settled)
         else:
             found = self._objects(rejected, there, settled)
         async with aclosing(found):
@@ -126,6 +136,22 @@ class Decoder:
         if left := [one for one in rejected if (one.uri, one.position) in waiting]:
             yield Decoded(_NO_RECORDS, _refused(left, _NOTHING))
 
+    async def _records(
+        self,
+        rejected: Sequence[RejectedRecord],
+        there: dict[str, ObjectInfo | None],
+        settled: ObjectCursor | None,
+    ) -> AsyncGenerator[Decoded, None]:
+        kept = [one for one in rejected if one.position is not None]
+        if kept:
+            reader = CsvReader(self._params, self._folder, rejects=True)
+            again = await in_thread(reread, reader, kept, settled)
+            yield Decoded(_enclosed(again.rows, again.found, there), again.rejected)
+        if files := [one for one in rejected if one.position is None]:
+            async with aclosing(self._objects(files, there, settled)) as found:
+                async for decoded in found:
+                    yield decoded
+
     async def _objects(
         self,
         rejected: Sequence[RejectedRecord],
@@ -175,16 +201,7 @@ def _in_place(
         return kept[uri][(line or _FIRST) - _FIRST]
 
     found = [was(uri, line) for uri, line in _ordered_places(batch.data)]
-    uris = [one.uri for one in found]
-    times = [info.modified if (info := there[uri]) else None for uri in uris]
-    places = np.array([one.position for one in found], np.int64)
-    data = with_envelope(
-        payload(batch.data),
-        ids=root_ids_of(uris, np.ones(len(uris), np.int64), places),
-        uri=pa.array(uris, SOURCE.field("uri").type),
-        positions=places,
-        created_at=pa.array(times, ENVELOPE.field("_created_at").type),
-    )
+    data = _enclosed(payload(batch.data), found, there)
     rejected: list[RejectedRecord] = []
     for one in batch.rejected:
         before = was(one.uri, one.position)
@@ -193,6 +210,22 @@ def _in_place(
         reason = where + _PLACE.sub("", one.reason, count=1)
         rejected.append(replace(before, reason=reason, tag=one.tag))
     return Decoded(data, rejected)
+
+
+def _enclosed(
+    rows: pa.RecordBatch, found: list[RejectedRecord], there: dict[str, ObjectInfo | None]
+) -> pa.RecordBatch:
+    """Rows with the envelope that they would have had, each at the place of a rejected record."""
+    uris = [one.uri for one in found]
+    times = [info.modified if (info := there[uri]) else None for uri in uris]
+    places = np.array([one.position for one in found], np.int64)
+    return with_envelope(
+        rows,
+        ids=root_ids_of(uris, np.ones(len(uris), np.int64), places),
+        uri=pa.array(uris, SOURCE.field("uri").type),
+        positions=places,
+        created_at=pa.array(times, ENVELOPE.field("_created_at").type),
+    )
 
 
 def _ordered_places(records: pa.RecordBatch) -> list[tuple[str, int | None]]:

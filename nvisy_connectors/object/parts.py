@@ -8,7 +8,7 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NAME = re.compile(
     r"part-(?P<run>[^/]+?)-(?P<epoch>\d{8,})-(?P<number>\d+)"
     r"(?:-(?P<record>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))?"
-    r"\.(?P<extension>txt|bin|jsonl|parquet)"
+    r"\.(?P<extension>txt|bin|jsonl|csv|parquet)"
 )
 
 

@@ -11,6 +11,7 @@ from nvisy_connectors.object import bucket_components as buckets
 from nvisy_connectors.object.addresses import address, checked_key, checked_secret
 from nvisy_connectors.object.bucket_connection import BucketConnection, check_kinds, revealed
 from nvisy_connectors.object.errors import S3_TERMS, StoreTerms
+from nvisy_connectors.object.s3_endpoint import found_endpoint
 from nvisy_dagster.sdk import ConfigError, LocalPath
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class S3Connection(BucketConnection):
     Say one kind of credentials: the two keys, a `profile`, a role with its token, or `anonymous`.
     Without any those of the environment are used: variables, web identity, or the role of the
     machine.
+
+    Without `endpoint`, that of the environment is used (`AWS_ENDPOINT_URL_S3`, else
+    `AWS_ENDPOINT_URL`), else that of the profile, else Amazon's. It is part of the ids of records
+    and of where they are on the lineage page: set the same for all machines that run the graph.
     """
 
     type: ClassVar[str] = "s3"
@@ -97,13 +102,23 @@ class S3Connection(BucketConnection):
 
     def location(self) -> str:
         """`s3://bucket`; `s3://host:port/bucket` of a store that is not Amazon's."""
-        return address("s3", self.bucket, self.endpoint, _is_amazon)
+        return address("s3", self.bucket, self.used_endpoint(), _is_amazon)
+
+    def used_endpoint(self) -> str | None:
+        """The endpoint of this connection, else of the environment, else of the profile."""
+        return self.endpoint or found_endpoint(self.profile).url
 
     def make_store(self) -> "S3Store":
         """The client; blocks."""
         from obstore.store import S3Store
 
-        options: dict[str, Any] = {"region": self.region, "endpoint": self.endpoint}
+        endpoint = self._checked_endpoint()
+        # By both of its names: what the environment says by the second goes before the first.
+        options: dict[str, Any] = {
+            "region": self.region,
+            "endpoint": endpoint,
+            "aws_endpoint_url_s3": endpoint,
+        }
         if self.access_key_id is not None:
             # By way of the provider, so that no token of the environment is taken with them.
             keys = revealed({
@@ -123,6 +138,19 @@ class S3Connection(BucketConnection):
             **self.settings(),
             **revealed(options | {"skip_signature": self.anonymous or None}),
         )
+
+    def _checked_endpoint(self) -> str | None:
+        if self.endpoint is not None:
+            return self.endpoint
+        found = found_endpoint(self.profile)
+        if found.mistake is not None:
+            raise ConfigError(
+                f"{found.mistake} is no URL of a server",
+                remedy="write it as https://store.example.org:9000, or give the connection an "
+                "`endpoint`",
+            )
+        # The client reads the environment itself, and ends the process at an empty variable.
+        return found.url or (f"https://s3.{self.region}.amazonaws.com" if found.is_empty else None)
 
     def _from_profile(self, profile: str) -> dict[str, Any]:
         try:

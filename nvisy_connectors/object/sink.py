@@ -87,6 +87,7 @@ class ObjectSink(Sink[P]):
                 remedy='set "envelope": true to write it',
                 tag="schema",
             )
+        WRITERS[self.params.format].check(incoming.schema, self.params)
 
     async def open(self) -> None:
         """Ask for the first page of the listing, so that what is refused is told at once."""
@@ -199,8 +200,11 @@ class ObjectSink(Sink[P]):
             assert self._spool is not None, "write before start"  # noqa: S101 - the engine's order
             file = self._spool / f"{self._number}"
             self._number += 1
-            self._open_part = _Part(file, WRITERS[self.params.format](file, schema), record)
+            self._open_part = _Part(file, self._writer(file, schema), record)
         return self._open_part
+
+    def _writer(self, file: Path, schema: pa.Schema) -> PartWriter:
+        return WRITERS[self.params.format](file, schema, self.params)
 
     def _close_part(self) -> None:
         if self._open_part is not None:

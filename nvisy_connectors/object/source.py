@@ -11,6 +11,7 @@ from nvisy_connectors.object.changes import ObjectChanges
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.decoding import Decoder, can_decode
 from nvisy_connectors.object.folder import Folder, ObjectInfo
+from nvisy_connectors.object.formats.reader import Reader
 from nvisy_connectors.object.formats.readers import READERS
 from nvisy_connectors.object.glob import compile_glob
 from nvisy_connectors.object.params import ReadParams
@@ -73,8 +74,7 @@ class ObjectSource(Source[P, ObjectCursor]):
                 where the params say.
         """
         begun = None if cursor is None or cursor.offset is None else await self._resumed(cursor)
-        rejects = self.bad_records == "reject"
-        reader = READERS[self.params.format](self.params, self.objects, rejects=rejects)
+        reader = self._reader()
         objects = self._objects(cursor, begun)
         async with aclosing(reader.read(objects, cursor)) as batches:
             async for batch in batches:
@@ -86,8 +86,7 @@ class ObjectSource(Source[P, ObjectCursor]):
         """Objects that are new, or whose version changed, and what is gone; see `read`."""
         begun = None if cursor is None or cursor.offset is None else await self._resumed(cursor)
         changes = ObjectChanges(self.objects, bookmark, cursor, begun)
-        rejects = self.bad_records == "reject"
-        reader = READERS[self.params.format](self.params, self.objects, rejects=rejects)
+        reader = self._reader()
         was_there = bool(bookmark.last)
         listed = self._objects(cursor, begun, may_be_empty=bookmark.may_empty and was_there)
         async with aclosing(changes.read(listed, lambda some: reader.read(some, cursor))) as steps:
@@ -103,6 +102,14 @@ class ObjectSource(Source[P, ObjectCursor]):
         async with aclosing(Decoder(self.params, self.objects).decode(rejected)) as found:
             async for decoded in found:
                 yield decoded
+
+    def _reader(self) -> Reader:
+        return READERS[self.params.format](
+            self.params,
+            self.objects,
+            rejects=self.bad_records == "reject",
+            rows_at_most=self.rows_at_most,
+        )
 
     async def _objects(
         self,

@@ -13,10 +13,12 @@ import pyarrow as pa
 from nvisy_connectors.tabular import growth
 from nvisy_connectors.tabular.arrow_types import readable, stored_type
 from nvisy_connectors.tabular.bulk import known_type
+from nvisy_connectors.tabular.costs import MAX_RECORD_BYTES, RecordSizes
 from nvisy_connectors.tabular.database import column_types, error_details, explained, select
 from nvisy_connectors.tabular.expression import ColumnUse, Expression, existing, nearest
+from nvisy_connectors.tabular.limits import MEMORY_TAG, in_small_vectors
 from nvisy_connectors.tabular.syntax import BEFORE, RefusedError
-from nvisy_dagster.sdk import ConfigError, raise_mistakes
+from nvisy_dagster.sdk import ConfigError, DataError, raise_mistakes
 
 ROW = "row"
 """The only column that is handed over when no expression reads one."""
@@ -35,10 +37,18 @@ class Bound:
     """Type of each result."""
 
     def inputs(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """What DuckDB is given of a batch."""
+        """What DuckDB is given of a batch.
+
+        Raises:
+            DataError: Some records are too large for what the expressions do with them.
+        """
         if not self.columns:
             return pa.record_batch([pa.nulls(batch.num_rows, pa.int8())], names=[ROW])
-        return readable(batch.select(list(self.columns)))
+        records = readable(batch.select(list(self.columns)))
+        _check_sizes(self.expressions, records)
+        if any(call.slow or call.weight for one in self.expressions for call in one.calls):
+            return in_small_vectors(records)
+        return records
 
 
 @lru_cache(maxsize=1024)
@@ -96,6 +106,31 @@ def _check_together(expressions: Sequence[Expression]) -> None:
         ) from None
 
 
+def _check_sizes(expressions: Sequence[Expression], records: pa.RecordBatch) -> None:
+    sizes = RecordSizes(records)
+    failures: dict[int, str] = {}
+    remedy = "make the expressions simpler, or the records smaller"
+    for expression in expressions:
+        for call in expression.calls:
+            for row in sizes.too_large(call.size, call.most_bytes).tolist():
+                reason = (
+                    f"{call.name!r} gets a value that may have more than {call.most_bytes} bytes"
+                )
+                found = expression.error(RefusedError(reason, offset=call.offset))
+                failures.setdefault(row, found.message)
+                remedy = call.remedy
+        for row in sizes.too_large(expression.sizes, MAX_RECORD_BYTES).tolist():
+            reason = f"a record may take more than {MAX_RECORD_BYTES} bytes of memory"
+            failures.setdefault(row, expression.error(RefusedError(reason)).message)
+    if failures:
+        raise DataError(
+            f"{len(failures)} of {records.num_rows} rows are too large: {failures[min(failures)]}",
+            rows=dict(sorted(failures.items())),
+            remedy=remedy,
+            tag=MEMORY_TAG,
+        )
+
+
 def _typed(expression: Expression, records: pa.RecordBatch) -> tuple[str, pa.DataType]:
     import duckdb
 
@@ -109,6 +144,9 @@ def _typed(expression: Expression, records: pa.RecordBatch) -> tuple[str, pa.Dat
             found = _result_type(sql, records)
     except duckdb.Error as error:
         raise expression.error(_refusal(explained(sql, records) or error)) from error
+    except DataError as error:
+        # Constants are computed when the expression is typed.
+        raise expression.error(RefusedError(error.message, remedy=error.remedy)) from error
     stored = stored_type(found)
     if stored is None:
         raise expression.error(

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from nvisy_connectors.tabular import limits
+from nvisy_dagster.sdk import DataError
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -18,10 +21,13 @@ TABLE = "__nvisy_batch__"
 MAX_DEPTH = 128
 """Deepest tree that the parser makes of an expression."""
 
+MEMORY_LIMIT = "1GB"
+"""What DuckDB may take; it does not count what a function makes of one value, see `costs`."""
+
 _CONFIG: "dict[str, str | bool | int | float | list[str]]" = {
     # A query runs in the thread that asks for it; parallelism comes from batches.
     "threads": "1",
-    "memory_limit": "1GB",
+    "memory_limit": MEMORY_LIMIT,
     # Row-wise work never spills, so there is no folder that an escape could write to.
     "temp_directory": "",
     "autoinstall_known_extensions": "false",
@@ -46,6 +52,7 @@ class _Process:
         import duckdb
 
         self.pid = os.getpid()
+        self.watchdog = limits.Watchdog()
         self.database = duckdb.connect(":memory:", config=_CONFIG)
         for statement in _LOCK_DOWN:
             self.database.execute(statement)
@@ -107,7 +114,8 @@ def explained(expressions: str, records: pa.RecordBatch) -> Exception | None:
 
     with _registered(records) as connection:
         try:
-            connection.execute(_statement(expressions)).fetchall()
+            with _readable_errors():
+                connection.execute(_statement(expressions)).fetchall()
         except duckdb.Error as error:
             return error
     return None
@@ -124,8 +132,14 @@ def explained_rows(
         for row in rows:
             one = f"{_statement('*')} LIMIT 1 OFFSET {row}"
             try:
-                connection.execute(f"SELECT {expressions}\nFROM ({one}) AS {TABLE}").fetchall()
-            except (duckdb.FatalException, duckdb.InternalException):
+                with _readable_errors():
+                    connection.execute(f"SELECT {expressions}\nFROM ({one}) AS {TABLE}").fetchall()
+            except (
+                duckdb.FatalException,
+                duckdb.InternalException,
+                duckdb.InterruptException,
+                duckdb.OutOfMemoryException,
+            ):
                 raise
             except duckdb.Error as error:
                 errors.append(error)
@@ -143,19 +157,49 @@ def _statement(expressions: str, layers: Sequence[str] = ()) -> str:
 
 
 @contextmanager
+def _readable_errors() -> "Generator[None]":
+    import duckdb
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        # DuckDB cuts the texts that it shows in the middle of a character.
+        raise duckdb.InvalidInputException(error.object.decode(errors="replace")) from None
+
+
+@contextmanager
 def _registered(records: pa.RecordBatch) -> "Generator[duckdb.DuckDBPyConnection]":
     import duckdb
 
     connection = cursor()
-    connection.register(TABLE, records)
+    connection.register(TABLE, limits.vectors(records))
     try:
-        yield connection
+        with _process().watchdog.watched(connection), _readable_errors():
+            yield connection
+    except duckdb.InterruptException:
+        raise DataError(
+            f"the expressions take longer than {limits.TIME_LIMIT_SECONDS:g} s on {_some(records)}",
+            rows={},
+            remedy="make them simpler, or the records smaller",
+            tag=limits.TIME_TAG,
+        ) from None
+    except duckdb.OutOfMemoryException as error:
+        raise DataError(
+            f"the expressions take more than {MEMORY_LIMIT} of memory on {_some(records)}",
+            rows={},
+            remedy="make them simpler, or the records smaller",
+            tag=limits.MEMORY_TAG,
+        ) from error
     except (duckdb.FatalException, duckdb.InternalException):
         # DuckDB refuses all further work in a database that met a fault of its own.
         _forget()
         raise
     finally:
         connection.unregister(TABLE)
+
+
+def _some(records: pa.RecordBatch) -> str:
+    return "one record" if records.num_rows == 1 else f"{records.num_rows} records"
 
 
 def ask(sql: str, *values: str) -> list[tuple[Any, ...]]:

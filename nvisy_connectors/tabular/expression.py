@@ -19,6 +19,7 @@ from nvisy_connectors.tabular.allow_list import (
     REFUSED_CLASSES,
     SIZED_TYPES,
 )
+from nvisy_connectors.tabular.costs import Costly, check_calls, costly
 from nvisy_connectors.tabular.growth import Size
 from nvisy_connectors.tabular.refusals import not_allowed
 from nvisy_connectors.tabular.syntax import Node, RefusedError, parse_one
@@ -54,6 +55,8 @@ class Expression:
     """Bound on all its intermediate values together, see `growth`."""
     place: tuple[str | int, ...] = ()
     """Keys and indexes that lead to it in the params."""
+    calls: tuple[Costly, ...] = ()
+    """Calls that are refused for large values."""
 
     def error(self, refusal: RefusedError) -> ConfigError:
         """The refusal, in the words in which the user reads it."""
@@ -73,10 +76,10 @@ def parse_expression(param: str, text: str, place: tuple[str | int, ...] = ()) -
     """
     place = place or (param,)
     try:
-        columns, copies, sizes = _checked(text)
+        columns, copies, sizes, calls = _checked(text)
     except RefusedError as refusal:
         raise expression_error(param, text, refusal, place) from None
-    return Expression(param, text, columns, copies, sizes, place)
+    return Expression(param, text, columns, copies, sizes, place, calls)
 
 
 def parse_expressions(
@@ -100,7 +103,7 @@ def parse_expressions(
 def reads(text: str) -> tuple[str, ...] | None:
     """The columns that an expression reads, `None` if it is not allowed."""
     try:
-        columns, _, _ = _checked(text)
+        columns, _, _, _ = _checked(text)
     except RefusedError:
         return None
     return tuple(use.name for use in columns)
@@ -142,13 +145,14 @@ def existing(names: Sequence[str]) -> str:
 @lru_cache(maxsize=32768)
 def _checked(
     text: str,
-) -> tuple[tuple[ColumnUse, ...], bool, tuple[tuple[str, float], ...]]:
+) -> tuple[tuple[ColumnUse, ...], bool, tuple[tuple[str, float], ...], tuple[Costly, ...]]:
     tree = parse_one(text)
     check = _Check()
     check.visit(tree)
+    check_calls(check.calls)
     sizes = growth.check(growth.total(check.sizes), None, growth.MAX_TOTAL_GROWTH)
     copies = tree["class"] == "COLUMN_REF" and len(tree["column_names"]) == 1
-    return tuple(dict.fromkeys(check.columns)), copies, tuple(sizes.items())
+    return tuple(dict.fromkeys(check.columns)), copies, tuple(sizes.items()), tuple(check.calls)
 
 
 _KEYS: Mapping[str, frozenset[str]] = {
@@ -186,6 +190,7 @@ class _Check:
     def __init__(self) -> None:
         self.columns: list[ColumnUse] = []
         self.sizes: list[Size] = []
+        self.calls: list[Costly] = []
         self.nodes = 0
 
     def visit(self, node: Node) -> Size:
@@ -268,8 +273,12 @@ class _Check:
         function = FUNCTIONS[name]
         if function.arguments is not None and len(arguments) != function.arguments:
             raise RefusedError(f"{name!r} takes {function.arguments} arguments here", offset=offset)
-        size = growth.function_size(name, function, arguments, self._each(arguments))
+        given = self._each(arguments)
+        size = growth.function_size(name, function, arguments, given)
         self.sizes.append(size)
+        call = costly(name, arguments, given, offset)
+        if call is not None:
+            self.calls.append(call)
         return size
 
     def _lambda(self, node: Node) -> Size:

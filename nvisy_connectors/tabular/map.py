@@ -43,7 +43,9 @@ class MapParams(Params):
     """Columns to add or replace, each with a SQL expression over the columns that came in.
 
     For instance `{"text": "lower(text)", "length": "length(text)"}`: `length` is that of the text
-    that came in. Columns of the envelope, such as `_source`, can be read and not written.
+    that came in. A column of JSON text is read with paths: `payload ->> '$.customer.name'` is text,
+    `(payload ->> '$.items[*].price')::DOUBLE[]` a list; a struct with a dot: `customer.name`.
+    Columns of the envelope, such as `_source`, can be read and not written.
     """
     select: tuple[ColumnName, ...] | None = None
     """Columns to keep, in this order; all when left out. The envelope is always kept."""

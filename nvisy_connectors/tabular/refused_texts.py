@@ -30,12 +30,18 @@ _JSON_LITERALS = "tfnNI"
 _MAX_JSON = 40
 """Longest text of which DuckDB surely shows all."""
 
+STRPTIME = "strptime:"
+"""What a kind begins with that is no type; the text that says how others are read follows."""
+_NUMBER_FIRST = re.compile("%-?[dfHIjmMSyY]")
+_OUT_OF_RANGE = re.compile("29|30|31|36|53|00")
+"""One of these is in every text that `strptime` can read but for a day that does not exist."""
+
 
 def way_of_refusal(kind: str, text: str) -> str | None:
     """How a text is refused: a word that is the same for all texts that are refused alike.
 
     Args:
-        kind: The type that it is cast to, in lower case.
+        kind: The type that it is cast to, in lower case; or `strptime:` and what it is given.
         text: A text that is refused.
 
     Returns:
@@ -46,6 +52,9 @@ def way_of_refusal(kind: str, text: str) -> str | None:
         return None
     if kind in _ONE_WAY:
         return "text"
+    if kind.startswith(STRPTIME):
+        other = _NUMBER_FIRST.match(kind, len(STRPTIME)) and not text.lstrip()[:1].isdigit()
+        return "form" if other or not _OUT_OF_RANGE.search(text) else None
     if kind in _DATED:
         return "form" if _NO_YEAR.match(text) else "day" if _FULL.fullmatch(text) else None
     if kind == "json" and len(text) <= _MAX_JSON and text.isascii():

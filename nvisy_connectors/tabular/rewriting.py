@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from nvisy_connectors.tabular.allow_list import FIXED_TYPES
 from nvisy_connectors.tabular.database import ask
+from nvisy_connectors.tabular.refused_texts import STRPTIME
 from nvisy_connectors.tabular.syntax import Node, parse_one, without_offsets
 
 PREFIX = "__nvisy_try_"
@@ -27,13 +28,16 @@ JSON_FUNCTIONS = frozenset([
 ])
 """Functions that read their first argument as JSON, and fail if it is none."""
 
+_STRPTIME_ARGUMENTS = 2
+_BLANKS = r"[\s\x0b]*"
+
 
 @dataclass(frozen=True)
 class TakenOut:
     """Something that refuses some values, such as a cast."""
 
     kind: str
-    """the type, in lower case."""
+    """The type of a cast in lower case; or `strptime:` and what it is given."""
     value: Node
     """What it takes."""
     attempt: Node
@@ -85,7 +89,11 @@ class Rewriting:
             attempt = rewritten | {"try_cast": True}
             taken = TakenOut(kind, rewritten["child"], attempt, level)
             return self._column(taken, certain=certain), level + 1
-        # `try_strptime` is no such form: it reads 'infinity' where `strptime` makes it 1900.
+        if _is_strptime(node):
+            text, form = _arguments(rewritten)
+            attempt = _filled(_try_strptime(), {"x": text, "f": form})
+            taken = TakenOut(f"{STRPTIME}{form['literal']['text']}", text, attempt, level)
+            return self._column(taken, certain=certain), level + 1
         return self._with_json(rewritten, level, certain=certain)
 
     def _with_json(self, node: Node, level: int, *, certain: bool) -> tuple[Node, int]:
@@ -163,6 +171,40 @@ def _refuses_values(node: Node) -> bool:
         and str(kind["type_name"]).lower() in FIXED_TYPES
         and _reads_columns(node["child"])
     )
+
+
+def _is_strptime(node: Node) -> bool:
+    """Whether it is a call that reads columns in a form that is a literal."""
+    if node.get("class") != "FUNCTION" or str(node["function_name"]).lower() != "strptime":
+        return False
+    arguments = _arguments(node)
+    return (
+        len(arguments) == _STRPTIME_ARGUMENTS
+        and _reads_columns(arguments[0])
+        and arguments[1].get("literal", {}).get("kind") == "STRING"
+    )
+
+
+@cache
+def _try_strptime() -> Node:
+    """`strptime(x, f)` in a form that gives NULL where that fails.
+
+    Of three words `try_strptime` alone makes another time.
+    """
+    word = rf"regexp_matches(x, '^{_BLANKS}(?i:-?infinity|epoch){_BLANKS}$')"
+    return parse_one(f"CASE WHEN {word} THEN strptime(x, f) ELSE try_strptime(x, f) END")
+
+
+def _filled(part: Any, parts: Mapping[str, Node]) -> Any:  # noqa: ANN401 - any part of a tree
+    """A tree with others in the place of its columns."""
+    if isinstance(part, list):
+        return [_filled(one, parts) for one in cast("list[object]", part)]
+    if not isinstance(part, dict):
+        return part
+    node = cast("Node", part)
+    if node.get("class") == "COLUMN_REF":
+        return parts[node["column_names"][0]]
+    return {key: _filled(value, parts) for key, value in node.items()}
 
 
 def _reads_columns(part: object) -> bool:

@@ -29,7 +29,7 @@ class Attempt:
     name: str
     """Column of its result."""
     kind: str
-    """Type of the cast, in lower case."""
+    """Type of the cast, in lower case; or `strptime:` and what it is given."""
     value: str
     """SQL of the value."""
     sql: str

@@ -79,10 +79,10 @@ def list_command(
     **chosen: str | None,
 ) -> None:
     """List the dead letters of a graph, the newest last."""
-    from nvisy_dagster.cli.dead_letters_view import box_of, letter_filter, print_list
+    from nvisy_dagster.cli.dead_letters_view import box_of, chosen_letters, print_list
 
     box, name = box_of(graph, storage)
-    print_list(name, box.letters(letter_filter(status, chosen)), limit, as_json=as_json)
+    print_list(name, chosen_letters(box, status, chosen), limit, as_json=as_json)
 
 
 @command.command("show", cls=NvisyCommand)
@@ -93,7 +93,8 @@ def list_command(
 def show_command(graph: Path, letter: str, storage: Path | None, *, as_json: bool) -> None:
     """Show a dead letter, with its record and where that came from.
 
-    The begin of an ID is enough. With NVISY_PREVIEW=off what is in the record is not shown.
+    The first 4 characters of an ID are enough, if no other begins so. With NVISY_PREVIEW=off what
+    is in the record is not shown.
     """
     from nvisy_dagster.cli.dead_letters_view import box_of, find, print_letters
 
@@ -115,10 +116,10 @@ def export_command(
     The records are written as they are, whatever NVISY_PREVIEW says.
     """
     from nvisy_dagster.cli.dead_letters_export import export
-    from nvisy_dagster.cli.dead_letters_view import box_of, letter_filter
+    from nvisy_dagster.cli.dead_letters_view import box_of, chosen_letters
 
     box, _ = box_of(graph, storage)
-    count = export(box, box.letters(letter_filter(status, chosen)), file)
+    count = export(box, chosen_letters(box, status, chosen), file)
     click.echo(f"{count:,} {'letter' if count == 1 else 'letters'} written to {file}")
 
 
@@ -182,8 +183,9 @@ def replay_command(  # noqa: PLR0913 - one argument per option
     A source reads what it could not read again: a line from its bytes, an object from where it is,
     with its params as they are now. What only a run can read again is named and left to it.
 
-    The exit code is 1 if a letter that was chosen by ID or filter failed again or could not be
-    replayed, and, without them, if one could not that no run reads again.
+    The exit code is 1 if letters were run again and none got through; if one that was chosen by ID
+    or filter failed again or could not be replayed; and, without them, if one could not that no run
+    reads again.
     """
     from nvisy_dagster.cli.dead_letters_replay import ReplayRequest, replay
 

@@ -118,12 +118,17 @@ def replay(request: ReplayRequest) -> ExitCode:
 
 
 def _fell_short(request: ReplayRequest, done: "ReplayExecution | None") -> bool:
-    """Whether a letter that was asked for is not where it belongs.
+    """Whether a letter that was asked for is not where it belongs, or none is.
 
-    Where all that are open were meant, what failed again is a dead letter as after a run.
+    Where all that are open were meant, what failed again is a dead letter as after a run; but a
+    replay that brought nothing through has done nothing.
     """
     result = done.result if done is not None else None
-    return result is not None and request.names_some and bool(result.failed or result.refused)
+    if result is None:
+        return False
+    if request.names_some and (result.failed or result.refused):
+        return True
+    return result.letters > 0 and result.through == 0
 
 
 def _selection(request: ReplayRequest, loaded: LoadedGraph) -> tuple[Selection | None, bool]:
@@ -154,7 +159,7 @@ def _execute(
 
     from nvisy_dagster.translator.replay import execute_replay
 
-    interruption = Interruption(view.stopping)
+    interruption = Interruption(view.stopping, lambda: "the next replay goes on")
 
     def listen_and_observe(metrics: Sequence[NodeMetrics]) -> None:
         interruption.listen()

@@ -21,10 +21,11 @@ from nvisy_dagster.compiler import connections_beside
 from nvisy_dagster.engine.dead_letter_box import ALL, DeadLetterBox, LetterFilter, Status
 from nvisy_dagster.engine.storage import is_kept
 from nvisy_dagster.engine.storage_place import storage_root
-from nvisy_dagster.graph.errors import GraphErrors
+from nvisy_dagster.graph.errors import GraphErrors, nearest, shown
 from nvisy_dagster.graph.load import load_graph
 from nvisy_dagster.sdk import ConfigError
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
+from nvisy_dagster.sdk.error_tags import ERROR_TAGS
 from nvisy_dagster.sdk.identity import format_uuid
 
 PLAIN_WIDTH = 160
@@ -33,7 +34,7 @@ _AGO = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 SHOWN_OF_ID = 13
 SHOWN_OF_RUN = 8
-_SHORTEST = 4
+SHORTEST_ID = 4
 """Characters of an id that are enough to look for it."""
 
 
@@ -102,18 +103,48 @@ def _time(text: str) -> dt.datetime:
         ) from None
 
 
+def chosen_letters(box: DeadLetterBox, status: str, chosen: Mapping[str, str | None]) -> pa.Table:
+    """The letters that options ask for; arguments as of `letter_filter`.
+
+    Raises:
+        ConfigError: There is no such tag.
+        click.BadParameter: `since` is no time.
+    """
+    check_tag(box, chosen.get("tag"))
+    return box.letters(letter_filter(status, chosen))
+
+
+def check_tag(box: DeadLetterBox, tag: str | None) -> None:
+    """See that a tag is one of ours, or one that a letter has, which may be of another package.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if tag is None or tag in ERROR_TAGS:
+        return
+    present = set(box.letters(ALL)["tag"].to_pylist())
+    if tag in present:
+        return
+    near = nearest(tag, present) or nearest(tag, ERROR_TAGS)
+    words = [f'did you mean "{near}"?'] if near else []
+    words.append(f"tags of its dead letters: {', '.join(sorted(present)) or 'none'}")
+    words.append(f"all: {', '.join(ERROR_TAGS)}")
+    raise ConfigError(f"there is no tag {shown(tag)} of an error", remedy="; ".join(words))
+
+
 def choose_open(
     box: DeadLetterBox, graph: str, ids: Sequence[str], chosen: Mapping[str, str | None]
 ) -> pa.Table:
     """The open letters that ids and options choose; all, if they say nothing.
 
     Raises:
-        ConfigError: An id is that of no open letter.
+        ConfigError: An id is that of no open letter, or there is no such tag.
+        click.BadParameter: `since` is no time.
     """
-    wanted = letter_filter("open", chosen)
     if not ids:
-        return box.letters(wanted)
-    found = wanted.of(find(box, graph, ids))
+        return chosen_letters(box, "open", chosen)
+    check_tag(box, chosen.get("tag"))
+    found = letter_filter("open", chosen).of(find(box, graph, ids))
     if not found.num_rows:
         raise ConfigError(
             "none of these letters is open and fits the options",
@@ -133,8 +164,14 @@ def find(box: DeadLetterBox, graph: str, ids: Sequence[str]) -> pa.Table:
     rows: dict[int, None] = {}
     for wanted in ids:
         text = wanted.lower().strip()
+        if len(text) < SHORTEST_ID:
+            raise ConfigError(
+                f"{wanted!r} is too short to tell a dead letter by",
+                remedy=f"give at least the first {SHORTEST_ID} characters of its id; "
+                "`nvisy dead-letters list --status all` lists them",
+            )
         found = [row for row, one in enumerate(texts) if one.startswith(text)]
-        if len(text) < _SHORTEST or not found:
+        if not found:
             raise ConfigError(
                 f"graph {graph!r} has no dead letter {wanted!r}",
                 remedy="`nvisy dead-letters list --status all` lists them",
@@ -156,12 +193,12 @@ def summary(letters: pa.Table) -> str:
 
 def print_list(graph: str, letters: pa.Table, limit: int, *, as_json: bool) -> None:
     """Write what is known of letters to stdout."""
-    shown = letters.slice(max(0, letters.num_rows - limit)) if limit else letters
+    visible = letters.slice(max(0, letters.num_rows - limit)) if limit else letters
     if as_json:
         document = {
             "graph": graph,
             "count": letters.num_rows,
-            "letters": [_entry(row) for row in shown.to_pylist()],
+            "letters": [_entry(row) for row in visible.to_pylist()],
         }
         click.echo(json.dumps(document, indent=2))
         return
@@ -173,7 +210,7 @@ def print_list(graph: str, letters: pa.Table, limit: int, *, as_json: bool) -> N
         table.add_column(heading, overflow="fold")
     for heading, ratio in (("from", 2), ("message", 3)):
         table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=ratio)
-    for row in shown.to_pylist():
+    for row in visible.to_pylist():
         table.add_row(
             format_uuid(row["letter_id"])[:SHOWN_OF_ID],
             *(Text(readable(row[name])) for name in ("node", "tag")),
@@ -183,14 +220,14 @@ def print_list(graph: str, letters: pa.Table, limit: int, *, as_json: bool) -> N
             Text(readable(row["message"])),
         )
     _console().print(table)
-    rest = letters.num_rows - shown.num_rows
-    click.echo(summary(letters) + (f"; the {rest:,} oldest are not shown" if rest else ""))
+    rest = letters.num_rows - visible.num_rows
+    click.echo(summary(letters) + (f"; the {rest:,} oldest are not visible" if rest else ""))
 
 
 def _entry(row: Mapping[str, Any]) -> dict[str, Any]:
     ids = {name: format_uuid(row[name]) for name in ("letter_id", "record_id")}
     times = {name: plain(row[name]) for name in ("failed_at", "marked_at")}
-    names = ("node", "tag", "message", "attempt", "run_id", "uri", "position")
+    names = ("node", "tag", "message", "attempt", "run_id", "uri", "position", "graph_folder")
     return {**ids, **{n: row[n] for n in names}, **times, "status": row["status"],
             "marked_by": row["marked_by"]}  # fmt: skip
 

@@ -59,16 +59,32 @@ def command(folder: Path, host: str, port: int, storage: Path | None) -> None:
         GRAPHS_VARIABLE: str(folder.resolve()),
         STORAGE_VARIABLE: str(storage),
         "DAGSTER_HOME": str(home),
+        **_module_path(home),
     }
     target = ["-m", "nvisy_dagster.translator.workspace", "-h", host, "-p", str(port)]
+    # Where Dagster looks for modules first: by default that is the working folder, too.
+    target += ["-d", str(home)]
     click.echo(f"graphs of {folder.resolve()} on http://{host}:{port} (stop with Ctrl-C)")
     sys.stdout.flush()
     silence = ["-W", f"ignore:{NOT_FOR_OUR_USERS}"]
-    arguments = [sys.executable, *silence, "-m", "dagster", "dev", *target]
+    arguments = [sys.executable, "-P", *silence, "-m", "dagster", "dev", *target]
     # A shell that puts us in the background has SIGINT ignored, which is inherited; Dagster treats
     # SIGTERM as it finds SIGINT, and would hear neither.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execve(sys.executable, arguments, environment)  # noqa: S606 - the point of this command
+
+
+def _module_path(home: Path) -> dict[str, str]:
+    """Variables that keep Dagster's processes from importing what lies in the working folder.
+
+    It starts them with `python -m`: a `json.py` there would be taken for the one that they mean.
+    """
+    path = os.environ.get("PYTHONPATH")
+    if not path:
+        return {"PYTHONSAFEPATH": "1"}
+    # Dagster takes the first entry for the folder of a script and leaves it out: one is put there
+    # that has no modules.
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([str(home), path])}
 
 
 def _check_address(host: str, port: int) -> None:
@@ -121,5 +137,8 @@ def _tell_mistakes(folder: Path) -> None:
             for line in error_lines(errors):
                 click.echo(line, err=True)
     if wrong:
-        message = "Dagster shows no graph of this folder until these are corrected and reloaded."
+        message = (
+            "Dagster loads the other graphs; of these it shows what is wrong. Correct them, then "
+            "press Reload on its page Deployment."
+        )
         click.echo(message, err=True)

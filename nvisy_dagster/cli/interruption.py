@@ -34,11 +34,15 @@ class Interruption:
 
     Args:
         on_first: Called when the first signal arrives. The second one ends the process.
+        last_words: What to tell before that.
     """
 
-    def __init__(self, on_first: Callable[[], None]) -> None:
+    def __init__(
+        self, on_first: Callable[[], None], last_words: Callable[[], str] | None = None
+    ) -> None:
         self.received = 0
         self._on_first = on_first
+        self._last_words = last_words
 
     def listen(self) -> None:
         """Take the signals' handlers over, in the main thread.
@@ -65,27 +69,32 @@ class Interruption:
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.received += 1
         if self.received > 1:
-            end_process()
+            end_process(self._last_words)
         self._on_first()
 
 
 def run_interruptible(
-    call: Callable[[StopRequest], Awaitable[T]], on_stop: Callable[[], None]
+    call: Callable[[StopRequest], Awaitable[T]],
+    on_stop: Callable[[], None],
+    last_words: Callable[[], str] | None = None,
 ) -> T:
     """Run an async function in this thread, the main one; a signal asks it to stop.
 
     Args:
         call: What to run; it ends when it is asked to.
         on_stop: Called when the first signal arrives.
+        last_words: What to tell before the second one ends the process.
 
     Raises:
         InterruptedRunError: A signal arrived; what was called has ended.
     """
-    return anyio.run(_until_signal, call, on_stop)
+    return anyio.run(_until_signal, call, on_stop, last_words)
 
 
 async def _until_signal(
-    call: Callable[[StopRequest], Awaitable[T]], on_stop: Callable[[], None]
+    call: Callable[[StopRequest], Awaitable[T]],
+    on_stop: Callable[[], None],
+    last_words: Callable[[], str] | None,
 ) -> T:
     request = StopRequest()
 
@@ -93,7 +102,7 @@ async def _until_signal(
         on_stop()
         request.request()
 
-    interruption = Interruption(stop)
+    interruption = Interruption(stop, last_words)
     with interruption.listening():
         try:
             return await call(request)
@@ -105,10 +114,20 @@ async def _until_signal(
             raise InterruptedRunError(told) from error
 
 
-def end_process() -> None:
-    """End at once, without closing anything; what is committed stays."""
-    if os.isatty(2):
-        # The live table hides the cursor.
-        os.write(2, SHOW_CURSOR)
-    os.write(2, b"stopped at once\n")
-    os._exit(ExitCode.INTERRUPTED)
+def end_process(last_words: Callable[[], str] | None = None) -> None:
+    """End at once, without closing anything; what is committed stays.
+
+    Args:
+        last_words: What to tell.
+    """
+    try:
+        if os.isatty(2):
+            # The live table hides the cursor.
+            os.write(2, SHOW_CURSOR)
+        os.write(2, b"stopped at once")
+        if last_words is not None:
+            os.write(2, f": {last_words()}".encode())
+        os.write(2, b"\n")
+    finally:
+        # Whatever is amiss, and nobody may be reading.
+        os._exit(ExitCode.INTERRUPTED)

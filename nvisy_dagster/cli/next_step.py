@@ -4,10 +4,13 @@ from pathlib import Path
 
 from nvisy_dagster.cli.interruption import InterruptedRunError
 from nvisy_dagster.compiler import Plan
-from nvisy_dagster.engine.checkpoint import CheckpointStore
+from nvisy_dagster.engine.accounting import totals
+from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.failure import BEGIN_ANEW, NodeError, RunConflictError
+from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.progress import ProgressStore
 from nvisy_dagster.engine.storage import read_json, safe_name
+from nvisy_dagster.engine.storage_place import store_of
 from nvisy_dagster.graph.errors import GraphErrors
 from nvisy_dagster.sdk import NvisyError
 
@@ -53,13 +56,42 @@ def _is_lost(error: Exception) -> bool:
 
 def has_checkpoint(plan: Plan, storage: Path) -> bool:
     """Whether the next run of the graph has something to go on from."""
+    return any(one.epoch > 0 for one in _checkpoints(plan, storage))
+
+
+def after_stop(plan: Plan, storage: Path, command: str) -> str:
+    """How far a run came that is stopped at once, and what to do next.
+
+    Told amid anything, so it asks nobody but this machine's disk.
+
+    Args:
+        plan: What was run.
+        storage: Root folder of run state.
+        command: Runs it again.
+    """
+    if store_of(storage) is not None:
+        return f"what was committed stays\n  next: run it again: {GOES_ON} ({command})"
+    found = _checkpoints(plan, storage)
+    sums = totals(
+        NodeMetrics.from_json(node, plan.nodes[node].kind, counts)
+        for one in found
+        for node, counts in one.counts.items()
+    )
+    if not any(one.epoch > 0 for one in found):
+        return f"nothing was committed yet\n  next: run it again ({command})"
+    words = ", ".join(f"{count:,} {name}" for name, count in sums.items() if count)
+    committed = f"committed: {words or 'no record'}"
+    return f"{committed}\n  next: run it again: {GOES_ON} ({command})"
+
+
+def _checkpoints(plan: Plan, storage: Path) -> list[Checkpoint]:
     store = ProgressStore(storage, plan.name)
     try:
         chains = read_json(storage / "graphs" / safe_name(plan.name) / "chains.json")
         if chains is None or chains["chains"][chains["current"]]["complete"]:
-            return False
+            return []
         folders = (store.folders(chains["current"], stage).state for stage in plan.stages)
-        return any(CheckpointStore(one / "checkpoint.json").read().epoch > 0 for one in folders)
+        return [CheckpointStore(one / "checkpoint.json").read() for one in folders]
     except (OSError, ValueError, LookupError, TypeError, NvisyError):
         # What cannot be read is told by the run that needs it.
-        return False
+        return []

@@ -20,7 +20,7 @@ from nvisy_dagster.cli.interruption import (
     run_interruptible,
 )
 from nvisy_dagster.cli.loading import FileErrors, LoadedGraph, load
-from nvisy_dagster.cli.next_step import next_step
+from nvisy_dagster.cli.next_step import after_stop, next_step
 from nvisy_dagster.cli.run_record import RunRecord
 from nvisy_dagster.cli.run_view import choose_view, print_table
 from nvisy_dagster.engine.accounting import totals
@@ -133,9 +133,10 @@ def _engine_only(
             stop=stop,
         )
 
+    words = partial(after_stop, loaded.plan, request.state_folder, request.command)
     try:
         with writable_storage(request.state_folder):
-            result = run_interruptible(call, partial(_stopping, record))
+            result = run_interruptible(call, partial(_stopping, record), words)
     except Exception as error:  # noqa: BLE001 - told to the user, whatever it is
         return Outcome(error=error)
     return Outcome(result.run_id, result.resumed, list(result.metrics.values()))
@@ -153,7 +154,8 @@ def _in_dagster(
 
     from nvisy_dagster.translator.execute import execute_plan
 
-    interruption = Interruption(partial(_stopping, record))
+    words = partial(after_stop, loaded.plan, request.state_folder, request.command)
+    interruption = Interruption(partial(_stopping, record), words)
 
     def listen_and_observe(metrics: Sequence[NodeMetrics]) -> None:
         # While a stage runs the translator has handlers of its own, which stop it in order; these

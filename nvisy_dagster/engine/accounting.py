@@ -15,7 +15,7 @@ from typing import Protocol
 from nvisy_dagster.compiler import Output, Plan, Stage
 from nvisy_dagster.engine.checkpoint import Checkpoint
 from nvisy_dagster.engine.failure import NodeError
-from nvisy_dagster.engine.materialized import Manifest
+from nvisy_dagster.engine.materialized import Manifest, read_upto
 from nvisy_dagster.engine.metrics import Counts, NodeMetrics
 from nvisy_dagster.engine.wiring import reader_name, writer_name
 
@@ -99,8 +99,8 @@ class Accounts:
         parts = self._inputs[output.name].parts
         if position.done:
             return sum(part.rows for part in parts)
-        upto = (position.cursor or {"epoch": 0})["epoch"]
-        return sum(part.rows for part in parts if part.epoch <= upto)
+        epoch, further = read_upto(position.cursor)
+        return sum(p.rows for p in parts if p.epoch <= epoch) + further.get(output.name, 0)
 
 
 def _within(checkpoint: Checkpoint, metrics: NodeMetrics) -> None:

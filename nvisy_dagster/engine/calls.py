@@ -153,8 +153,9 @@ class Caller:
         finally:
             self._metrics.counts.busy_seconds += time.perf_counter() - started
         raise TransientError(
-            f"{what} took longer than {self._timeout} s",
-            remedy='raise "timeout.call_seconds"',
+            f"{what} took longer than {self._timeout:g} s",
+            remedy='raise "timeout.call_seconds"; or see why the system is slow: a lower '
+            '"concurrency.max_per_node" asks less of it',
             tag="timeout",
         )
 

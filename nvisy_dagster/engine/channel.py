@@ -17,11 +17,21 @@ class Channel:
 
     A message is admitted whenever less than the limit is queued, so that one larger than the limit
     passes too: at most the limit and one message are held.
+
+    Args:
+        limit_bytes: The most that it holds.
+        patience_seconds: How long a message should wait at most. What a slow reader does not take
+            in that time is not let in: a barrier would wait behind it.
     """
 
-    def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        self._limit = limit_bytes
-        self._queue: deque[tuple[Message, int]] = deque()
+    def __init__(
+        self, limit_bytes: int = DEFAULT_LIMIT_BYTES, patience_seconds: float | None = None
+    ) -> None:
+        self._most = limit_bytes
+        self._patience = patience_seconds
+        # One message, before it is known how long it waits.
+        self._limit = limit_bytes if patience_seconds is None else 1
+        self._queue: deque[tuple[Message, int, float]] = deque()
         self._queued_bytes = 0
         self._room = anyio.Event()
         self._arrived = anyio.Event()
@@ -33,7 +43,7 @@ class Channel:
             self._room = anyio.Event()
             await self._room.wait()
         size = size_of(message)
-        self._queue.append((message, size))
+        self._queue.append((message, size, time.monotonic()))
         self._queued_bytes += size
         self.peak_bytes = max(self.peak_bytes, self._queued_bytes)
         self._arrived.set()
@@ -47,11 +57,20 @@ class Channel:
 
     def pop(self) -> Message:
         """The next message of a channel that is not empty."""
-        message, size = self._queue.popleft()
+        message, size, since = self._queue.popleft()
         self._queued_bytes -= size
+        if self._patience is not None:
+            self._adapt(size, time.monotonic() - since, self._patience)
         if self._queued_bytes < self._limit:
             self._room.set()
         return message
+
+    def _adapt(self, size: int, waited: float, patience: float) -> None:
+        """Hold less if the last message waited too long, more if it came through quickly."""
+        if waited > patience:
+            self._limit = max(1, int(self._limit * patience / waited))
+        elif waited < patience / 2:
+            self._limit = min(self._most, 2 * max(self._limit, size))
 
 
 class Inlet:

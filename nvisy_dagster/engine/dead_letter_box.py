@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 import pyarrow.compute
 
-from nvisy_dagster.engine.dead_letter_index import ENTRY, chain_index, chains_of, read_letters
+from nvisy_dagster.engine.dead_letter_index import ENTRY, chains_of, read_letters
 from nvisy_dagster.engine.dead_letter_listing import FOLDER, MARKS
 from nvisy_dagster.engine.dead_letter_marks import (
     KEY,
@@ -24,6 +24,8 @@ from nvisy_dagster.engine.dead_letter_marks import (
     read_marks,
     write_marks,
 )
+from nvisy_dagster.engine.dead_letter_merged import all_indexes
+from nvisy_dagster.engine.dead_letter_origins import GraphIdentity, graphs_of_runs, of_others
 from nvisy_dagster.engine.storage import names, safe_name
 from nvisy_dagster.engine.superseded import closed_by
 
@@ -37,8 +39,10 @@ LISTED = pa.schema([
     pa.field("status", pa.string()),
     pa.field("marked_by", pa.string()),
     pa.field("marked_at", pa.timestamp("us", "UTC")),
+    pa.field("graph_folder", pa.string()),
 ])
-"""What is listed of a letter. `marked_by` is the run that replayed or superseded it."""
+"""What is listed of a letter. `marked_by` is the run that replayed or superseded it, `graph_folder`
+where the file of its graph lay, if that is known: another graph may have the same name."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,11 @@ class DeadLetterBox:
         Raises:
             StorageError: Something of the storage is gone or damaged.
         """
-        chains = chains_of(self.folder)
-        tables: list[pa.Table] = []
-        for chain in chains:
-            index = chain_index(self.folder, chain)
-            if index.num_rows:
-                tables.append(index.append_column("chain", pa.repeat(pa.scalar(chain), len(index))))
-        if not tables:
+        letters = all_indexes(self.folder)
+        if not letters.num_rows:
             return LISTED.empty_table()
-        letters = _latest(pa.concat_tables(tables).combine_chunks())
-        listed = self._marked(letters, chains)
+        letters = _latest(letters)
+        listed = self._marked(self._with_folders(letters), chains_of(self.folder))
         return wanted.of(listed).sort_by([("failed_at", "ascending"), ("letter_id", "ascending")])
 
     def read(self, letters: pa.Table) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -146,6 +145,25 @@ class DeadLetterBox:
             StorageError: The disk is full or refuses.
         """
         write_marks(self._marks, marks_of(letters, mark, by))
+
+    def of_other_graphs(self, letters: pa.Table, own: GraphIdentity | None) -> dict[str, str]:
+        """Letters that another graph of the same name left: of each such run, the folder of that.
+
+        Args:
+            letters: Some of those that are listed.
+            own: The graph that asks.
+
+        Raises:
+            StorageError: What is known of runs is damaged.
+        """
+        runs = set(letters["run_id"].to_pylist())
+        found = of_others(graphs_of_runs(self.folder), own, runs)
+        return {run: graph.folder or "" for run, graph in found.items()}
+
+    def _with_folders(self, letters: pa.Table) -> pa.Table:
+        folders = {run: graph.folder for run, graph in graphs_of_runs(self.folder).items()}
+        found = pa.array(map(folders.get, letters["run_id"].to_pylist()), pa.string())
+        return letters.append_column("graph_folder", found)
 
     def _marked(self, letters: pa.Table, chains: Sequence[str]) -> pa.Table:
         here = set(names(self.folder))

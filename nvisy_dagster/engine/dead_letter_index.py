@@ -6,9 +6,10 @@ checkpoints list other files than it was made from. Never what decides whether t
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any, cast
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from nvisy_dagster.engine.dead_letter_listing import FOLDER, MARKS, ListedPart, listed_parts
+from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import StorageError
 from nvisy_dagster.engine.storage import fetch, names, told
 
@@ -23,7 +25,9 @@ pc = cast("Any", pyarrow.compute)
 
 INDEX = "index.parquet"
 LONGEST_MESSAGE = 300
-_VERSION = 1
+MERGED = "merged.parquet"
+"""Name, beside the chains, of the file in which several of them are merged."""
+VERSION = 1
 _MADE_FROM = b"nvisy.parts"
 
 ENTRY = pa.schema([
@@ -127,7 +131,7 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, int]]:
         document = json.loads((table.schema.metadata or {})[_MADE_FROM])
     except (OSError, pa.ArrowException, ValueError, KeyError):
         return nothing
-    if document.get("version") != _VERSION or table.schema.names != ENTRY.names:
+    if document.get("version") != VERSION or table.schema.names != ENTRY.names:
         return nothing
     try:
         return table.cast(ENTRY), {str(k): int(v) for k, v in document["parts"].items()}
@@ -136,16 +140,24 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, int]]:
 
 
 def _write(path: Path, index: pa.Table, made_from: dict[str, int]) -> None:
-    document = json.dumps({"version": _VERSION, "parts": made_from})
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    document = json.dumps({"version": VERSION, "parts": made_from})
+    replace_index(path, index, {_MADE_FROM: document})
+
+
+def replace_index(path: Path, index: pa.Table, metadata: Mapping[bytes, str]) -> None:
+    """Replace an index at once, if that can be done."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.tmp")
     # Whoever may only read the storage still gets the list; it is made again the next time.
     with suppress(StorageError), told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(index.replace_schema_metadata({_MADE_FROM: document}), temporary)
+        pq.write_table(index.replace_schema_metadata(dict(metadata)), temporary)
+        failpoint("index.before_rename")
         temporary.replace(path)
 
 
 def chains_of(graph: Path) -> Sequence[str]:
     """The attempt chains that left letters, oldest first."""
     # Chains are named by ULIDs, which sort by time.
-    return sorted(name for name in names(graph / FOLDER) if name != MARKS)
+    return sorted(
+        name for name in names(graph / FOLDER) if name != MARKS and not name.startswith(MERGED)
+    )

@@ -4,6 +4,7 @@ While an attempt chain has its state, the checkpoints of its stages list them. B
 removed, the list is kept beside the letters.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def listed_parts(graph: Path, chain: str) -> list[ListedPart]:
     return sorted(
         (part for part in found if is_file(letters / part.file)), key=lambda part: part.file
     )
+
+
+def is_whole(graph: Path, chain: str) -> bool:
+    """Whether the list of a chain's letters is final, and all of its files are there.
+
+    Raises:
+        StorageError: The list is damaged.
+    """
+    letters = graph / FOLDER / chain
+    kept = read_model(letters / LISTING, _Listing, f"remove {letters}; its letters are lost")
+    if kept is None:
+        return False
+    return all(is_file(letters / part) for part in _files(kept.parts))
+
+
+def _files(parts: Mapping[str, Sequence[Part]]) -> Iterator[Path]:
+    for name, some in parts.items():
+        for part in some:
+            yield Path(safe_name(name.removeprefix(_PREFIX))) / part.file
 
 
 def keep_listing(graph: Path, chain: str, state: Path | None = None) -> None:

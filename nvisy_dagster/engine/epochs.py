@@ -23,7 +23,7 @@ import anyio
 from anyio import to_thread
 
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore, Part, SourcePosition
-from nvisy_dagster.engine.drain import Reads
+from nvisy_dagster.engine.drain import Reads, ReadStoppedError
 from nvisy_dagster.graph.policies import Checkpoint as Interval
 
 _DONE = SourcePosition(done=True)
@@ -85,6 +85,11 @@ class Epochs:
             self._request()
 
     @property
+    def requested(self) -> int:
+        """The last epoch that was asked for."""
+        return self._requested
+
+    @property
     def _under_way(self) -> bool:
         """Whether an epoch is asked for whose checkpoint is not written."""
         return self._requested > self.written.epoch
@@ -130,10 +135,28 @@ class Epochs:
         self._request()
         await self._cut_when_due(source, cut)
 
-    async def _cut_when_due(self, source: str, cut: Callable[[], Awaitable[None]]) -> None:
+    async def make_room(self, source: str, rows: int, cut: Callable[[], Awaitable[None]]) -> None:
+        """Have the source cut before it sends so many records, if the epoch may not hold them.
+
+        Raises:
+            ReadStoppedError: The stage is to stop: what is not sent yet stays unsent.
+        """
+        limit = self._interval.interval_rows if self._interval else None
+        if self.due(source):
+            await cut()
+        elif limit is not None and self._rows_since and self._rows_since + rows > limit:
+            await self.cut_here(source, cut)
+        if self.reads.stopped:
+            raise ReadStoppedError
+
+    async def wait_until_due(self, source: str) -> None:
+        """Return when the source should cut a barrier."""
         while not self.due(source):
-            # A barrier that it has cut already is still under way.
             await self._due.wait()
+
+    async def _cut_when_due(self, source: str, cut: Callable[[], Awaitable[None]]) -> None:
+        # A barrier that it has cut already may still be under way.
+        await self.wait_until_due(source)
         await cut()
 
     def read_rows(self, rows: int) -> None:

@@ -1,5 +1,6 @@
 """How many records of a node may fail before its run is given up: the `error_limit` policy."""
 
+import shlex
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -10,16 +11,18 @@ from nvisy_dagster.engine.metrics import NodeMetrics
 
 JUDGED_FROM = 100
 """Records of a node before a share of them says anything."""
-_LOOK = {
-    "dead_letter": "look at them with `nvisy dead-letters list`",
-    "drop": 'with "on_error" "dead_letter" instead of "drop" they are kept to be looked at',
-}
+_DROPPED = 'with "on_error" "dead_letter" instead of "drop" they are kept to be looked at'
 
 
 class ErrorLimits:
-    """Watches how many records the nodes of a stage fail, over its whole attempt chain."""
+    """Watches how many records the nodes of a stage fail, over its whole attempt chain.
 
-    def __init__(self) -> None:
+    Args:
+        graph: Name of the graph.
+    """
+
+    def __init__(self, graph: str) -> None:
+        self._graph = graph
         self.broken: NodeError | None = None
         """Why the run is to be given up, as soon as what is under way is committed."""
         self._event = anyio.Event()
@@ -41,11 +44,17 @@ class ErrorLimits:
             node.id,
             f"{failed:,} of {taken:,} records failed, and error_limit allows {allowed}",
             retryable=False,
-            remedy=_LOOK[node.policies.on_error]
+            remedy=self._look(node)
             + "; correct the cause and begin anew, or raise error_limit and go on",
             tag="error_limit",
         )
         self._event.set()
+
+    def _look(self, node: Node) -> str:
+        if node.policies.on_error == "drop":
+            return _DROPPED
+        command = shlex.join(["nvisy", "dead-letters", "list", self._graph, "--node", node.id])
+        return f"look at them with `{command}`"
 
     def insist(self) -> None:
         """Give the run up if too many records have failed.

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from nvisy_dagster.engine.checkpoint import Part
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import BEGIN_ANEW, StorageError
 from nvisy_dagster.engine.lease import Lease
-from nvisy_dagster.engine.message import Removal
 from nvisy_dagster.engine.storage import fetch, names, publish, remove_file, reveal, told
+
+REMOVED = "removed"
+"""Name of the folder of removals within that of the output."""
 
 _PART = re.compile(r"(\d{10,})(-\d+)?\.arrow")
 _HOLDER = re.compile(r"-(\d+)\.(?:arrow|tmp)$")
@@ -138,46 +141,73 @@ class PartWriter:
             await to_thread.run_sync(self._close)
 
 
-async def read_epochs(
-    manifests: Sequence[Manifest], after_epoch: int
-) -> AsyncGenerator[tuple[str, pa.RecordBatch | Removal, int | None], None]:
-    """The batches that one stage made after an epoch, each with the name of its output.
+@dataclass(frozen=True)
+class EpochParts:
+    """What one stage made in one epoch: the files of each output by its name."""
 
-    All outputs are read together, epoch by epoch: first what it removes, then its records. The last
-    batch of an epoch comes with its number.
-    Only there may a barrier be cut: a source record may have left records in several outputs, and
-    they stay in one epoch.
+    epoch: int
+    removed: list[tuple[str, Path]] = field(default_factory=list[tuple[str, Path]])
+    records: list[tuple[str, Path]] = field(default_factory=list[tuple[str, Path]])
+
+
+def parts_by_epoch(manifests: Sequence[Manifest], after_epoch: int) -> list[EpochParts]:
+    """What the outputs of one stage consist of after an epoch.
+
+    A source record may have left records in several outputs, which stay in one epoch: so all
+    outputs are read together, epoch by epoch.
+    """
+    found: dict[int, EpochParts] = {}
+    for manifest in manifests:
+        folder = Path(manifest.folder)
+        for part in manifest.removed:
+            parts = found.setdefault(part.epoch, EpochParts(part.epoch))
+            parts.removed.append((manifest.output, folder / REMOVED / part.file))
+        for part in manifest.parts:
+            parts = found.setdefault(part.epoch, EpochParts(part.epoch))
+            parts.records.append((manifest.output, folder / part.file))
+    return [found[epoch] for epoch in sorted(found) if epoch > after_epoch]
+
+
+def read_upto(cursor: Mapping[str, Any] | None) -> tuple[int, Mapping[str, int]]:
+    """How far the outputs of an earlier stage were read.
+
+    Returns:
+        The epoch of which all was read, and how many records of the next one were, by output.
+    """
+    return (0, {}) if cursor is None else (cursor["epoch"], cursor.get("rows", {}))
+
+
+async def read_part(path: Path) -> AsyncGenerator[pa.RecordBatch, None]:
+    """The batches of a part, one after the other.
 
     Raises:
-        StorageError: A part is gone or damaged.
+        StorageError: It is gone or damaged.
     """
-    parts = [
-        (part.epoch, not removed, place, part)
-        for place, manifest in enumerate(manifests)
-        for removed, files in ((False, manifest.parts), (True, manifest.removed))
-        for part in files
-        if part.epoch > after_epoch
-    ]
-    parts.sort(key=lambda found: found[:3])
-    for number, (epoch, is_data, place, part) in enumerate(parts):
-        last = number + 1 == len(parts) or parts[number + 1][0] > epoch
-        manifest = manifests[place]
-        folder = Path(manifest.folder) if is_data else Path(manifest.folder) / "removed"
-        async with aclosing(_read(folder / part.file)) as batches:
-            async for batch, is_last in batches:
-                message = batch if is_data else Removal.from_batch(batch)
-                yield manifest.output, message, epoch if last and is_last else None
-
-
-async def _read(path: Path) -> AsyncGenerator[tuple[pa.RecordBatch, bool], None]:
-    try:
+    with _readable(path):
         path = await to_thread.run_sync(fetch, path)
         # Read, not mapped: mapped pages would count as memory and grow with the data.
         with pa.OSFile(str(path), "rb") as file:
             reader = await to_thread.run_sync(pa.ipc.open_file, file)
-            last = reader.num_record_batches - 1
-            for number in range(last + 1):
-                yield await to_thread.run_sync(reader.get_batch, number), number == last
+            for number in range(reader.num_record_batches):
+                yield await to_thread.run_sync(reader.get_batch, number)
+
+
+def read_column(path: Path, name: str) -> pa.ChunkedArray:
+    """One column of a part.
+
+    Raises:
+        StorageError: It is gone or damaged.
+    """
+    with _readable(path), pa.OSFile(str(fetch(path)), "rb") as file:
+        index = pa.ipc.open_file(file).schema.get_field_index(name)
+        options = pa.ipc.IpcReadOptions(included_fields=[index])
+        return pa.ipc.open_file(file, options=options).read_all().column(0)
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowInvalid) as error:
         raise StorageError(
             f"{path}, records that an earlier stage made, is gone or damaged: {error}",

@@ -9,6 +9,7 @@ import pyarrow.compute
 from nvisy_dagster.compiler import Node
 from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
 from nvisy_dagster.engine.dead_letter_listing import MARKS
+from nvisy_dagster.engine.dead_letter_origins import graphs_of_runs
 from nvisy_dagster.engine.stage_context import StageContext
 from nvisy_dagster.engine.superseded import OpenLetters, settle
 
@@ -21,9 +22,14 @@ def open_letters(nodes: Sequence[Node], context: StageContext) -> Mapping[str, O
     Raises:
         StorageError: Something of the storage is gone or damaged.
     """
-    letters = DeadLetterBox.of_graph(context.dead_letters.parents[1]).letters()
+    box = DeadLetterBox.of_graph(context.dead_letters.parents[1])
+    letters = box.letters()
     # What this very chain has left is no earlier failure.
     letters = letters.filter(pc.field("chain") != context.dead_letters.name)
+    own = graphs_of_runs(box.folder).get(context.run_id)
+    if others := box.of_other_graphs(letters, own):
+        foreign = pc.is_in(letters["run_id"], pa.array(sorted(others), pa.string()))
+        letters = letters.filter(pc.invert(foreign))
     if context.attempts and letters.num_rows:
         replayed = pa.array(list(context.attempts), pa.binary(16))
         letters = letters.filter(pc.invert(pc.is_in(letters["letter_id"], replayed)))

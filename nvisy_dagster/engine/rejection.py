@@ -18,7 +18,7 @@ from nvisy_dagster.sdk.identity import format_uuid
 
 ID = "_id"
 SHOWN = 3
-SIZE_TAG = "too_large"
+SIZE_TAGS = frozenset({"too_large", "time_limit", "memory_limit"})
 """Of what is refused for its size, so that the parts of it may well be taken."""
 
 
@@ -177,7 +177,7 @@ class _Isolation(Generic[R]):
         allows it.
         """
         needed = self._extra_calls + 1 + (rest.num_rows > 0)
-        return error.tag == SIZE_TAG or needed <= (self._found + 1) * self._per_found
+        return error.tag in SIZE_TAGS or needed <= (self._found + 1) * self._per_found
 
     def _described(self) -> str | None:
         last = self._batch.num_rows - 1

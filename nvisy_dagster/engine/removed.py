@@ -4,11 +4,8 @@ from pathlib import Path
 
 from nvisy_dagster.engine.checkpoint import Part
 from nvisy_dagster.engine.lease import Lease
-from nvisy_dagster.engine.materialized import PartWriter
+from nvisy_dagster.engine.materialized import REMOVED, PartWriter
 from nvisy_dagster.engine.message import Removal
-
-FOLDER = "removed"
-"""Name of their folder within that of the output."""
 
 
 def removed_name(writer: str) -> str:
@@ -32,7 +29,7 @@ class RemovalWriter:
 
     def __init__(self, writer: str, folder: Path, after_epoch: int, lease: Lease | None) -> None:
         self.name = removed_name(writer)
-        self._folder = folder / FOLDER
+        self._folder = folder / REMOVED
         self._after_epoch = after_epoch
         self._lease = lease
         # An output that nothing was ever removed from has no folder for it.

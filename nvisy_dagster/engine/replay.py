@@ -20,17 +20,20 @@ from nvisy_dagster.compiler.stages import plan_stages
 from nvisy_dagster.engine.dead_letter_box import ALL, DeadLetterBox, LetterFilter
 from nvisy_dagster.engine.dead_letter_listing import FOLDER, LISTING, keep_listing
 from nvisy_dagster.engine.dead_letter_marks import KEY
+from nvisy_dagster.engine.dead_letter_origins import note_run
 from nvisy_dagster.engine.drain import StopRequest
 from nvisy_dagster.engine.failpoint import failpoint
 from nvisy_dagster.engine.failure import RunConflictError
 from nvisy_dagster.engine.lease import Lease, read_lease
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.engine.replay_decoding import decoding_node
+from nvisy_dagster.engine.replay_overtaken import Overtaken, find_overtaken, guarded
 from nvisy_dagster.engine.replay_records import (
     Refused,
     ReplayParams,
     ReplayRecords,
     ReplaySource,
+    refuse_others,
     write_records,
 )
 from nvisy_dagster.engine.replay_selection import (
@@ -84,7 +87,10 @@ def source_id(node: str) -> str:
 
 
 def replay_plan(
-    plan: Plan, records: ReplayRecords, selection: Selection, closed: frozenset[bytes] = frozenset()
+    plan: Plan,
+    records: ReplayRecords,
+    selection: Selection,
+    overtaken: Overtaken = Overtaken(),  # noqa: B008 - it is immutable
 ) -> Plan:
     """The part of a plan that letters run through, with a source of their records for each node.
 
@@ -92,7 +98,7 @@ def replay_plan(
         plan: The compiled graph.
         records: The records to read.
         selection: Whose records they are.
-        closed: Letters whose records are left out.
+        overtaken: What is left out.
     """
     kept = _behind(plan, records.files)
     edges = [edge for edge in plan.edges if edge.output.node in kept and edge.target in kept]
@@ -100,7 +106,7 @@ def replay_plan(
     decoding: dict[str, Node] = {}
     for node, file in records.files.items():
         path = selection.folder / "records" / file
-        letters = ReplayParams(path=path, replay=selection.id, node=node, closed=closed)
+        letters = ReplayParams(path=path, replay=selection.id, node=node, closed=overtaken.closed)
         if plan.nodes[node].kind == "source":
             decoding[node] = decoding_node(plan.nodes[node], letters)
             continue
@@ -111,12 +117,12 @@ def replay_plan(
         node: found.policies.model_copy(update={"error_limit": None})
         for node, found in plan.nodes.items()
     }
-    nodes = sources | {
-        node: replace(decoding.get(node, plan.nodes[node]), policies=policies[node])
-        for stage in plan.stages
-        for node in stage.nodes
-        if node in kept
-    }
+    guards, edges = guarded(plan.nodes, edges, selection.id, overtaken)
+    nodes = dict(sources)
+    for node in (node for stage in plan.stages for node in stage.nodes if node in kept):
+        nodes |= {edge.output.node: guards[edge.output.node] for edge in edges
+                  if edge.target == node and edge.output.node in guards}  # fmt: skip
+        nodes[node] = replace(decoding.get(node, plan.nodes[node]), policies=policies[node])
     return replace(plan, nodes=nodes, edges=edges, stages=plan_stages(nodes, edges, list(nodes)))
 
 
@@ -214,8 +220,8 @@ class Replay:
                 return ReplayResult(
                     self._run_id, chosen.id, 0, 0, 0, records.refused, {}, resumed=False
                 )
-            closed = await to_thread.run_sync(_closed, self._box, letters)
-            plan = replay_plan(self._plan, records, chosen, closed)
+            overtaken = await to_thread.run_sync(self._overtaken, chosen, letters, records)
+            plan = replay_plan(self._plan, records, chosen, overtaken)
             if planned is not None:
                 planned(plan)
             progress = _completed(chosen, plan)
@@ -232,16 +238,25 @@ class Replay:
                 stop=stop,
                 adapt=partial(self._adapt, _attempts(letters)),
             )
+            records = records.and_refused(overtaken.refused)
             return await to_thread.run_sync(self._end, chosen, letters, records, result)
 
     def _records(self, selection: Selection, letters: pa.Table) -> ReplayRecords:
         # Some may have been discarded since they were selected.
         still_open = _open(self._box, letters)
-        return write_records(self._plan, self._box, still_open, selection.folder / "records")
+        own, refused = refuse_others(self._plan, self._box, still_open)
+        folder = selection.folder / "records"
+        return write_records(self._plan, self._box, own, folder, refused)
+
+    def _overtaken(
+        self, selection: Selection, letters: pa.Table, records: ReplayRecords
+    ) -> Overtaken:
+        return find_overtaken(self._box, letters, records, selection.folder / "records")
 
     def _adapt(self, attempts: Mapping[bytes, int], context: StageContext) -> StageContext:
         """A stage of the replay leaves its letters beside those of runs."""
         letters = self._box.folder / FOLDER / context.progress
+        note_run(self._box.folder, context.progress, self._run_id, self._plan)
         return replace(
             context, dead_letters=letters, attempts=attempts, partial=True, excluded_by=None
         )
@@ -289,12 +304,6 @@ def _open(box: DeadLetterBox, letters: pa.Table) -> pa.Table:
     """Those of the letters that are open."""
     still_open = box.letters().select(KEY).group_by(KEY).aggregate([])
     return letters.join(still_open, KEY, join_type="left semi")
-
-
-def _closed(box: DeadLetterBox, letters: pa.Table) -> frozenset[bytes]:
-    """Those that are open no more, since they were selected."""
-    still_open = _open(box, letters)["letter_id"].to_pylist()
-    return frozenset(letters["letter_id"].to_pylist()).difference(still_open)
 
 
 def _attempts(letters: pa.Table) -> dict[bytes, int]:

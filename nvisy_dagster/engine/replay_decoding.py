@@ -4,23 +4,27 @@ Under the id of the node itself, so that what fails again is a letter of that no
 attempt, and what can be read now goes down the node's edges.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute
 from pydantic import Field
 
 from nvisy_dagster.compiler import Node
+from nvisy_dagster.engine.dead_letter import letter_ids
 from nvisy_dagster.engine.replay_records import (
     ReplayCursor,
     ReplayParams,
     ReplaySource,
     rejected_of,
 )
-from nvisy_dagster.sdk import Batch, Connection, EdgeType, Params, Source
+from nvisy_dagster.sdk import Batch, Connection, EdgeType, Params, RejectedRecord, Source
+
+pc = cast("Any", pyarrow.compute)
 
 
 class DecodingParams(Params):
@@ -82,7 +86,9 @@ class DecodingSource(Source[DecodingParams, DecodingCursor]):
             StorageError: The file of letters is gone or damaged.
         """
         number, skip = (cursor.batches, cursor.made) if cursor else (0, 0)
-        letters = ReplaySource(self.params.letters)
+        # All of them, whatever was closed since: they must be cut as they were before.
+        whole = self.params.letters.model_copy(update={"closed": frozenset[bytes]()})
+        letters = ReplaySource(whole)
         async with aclosing(letters.read(ReplayCursor(batches=number))) as batches:
             async for batch in batches:
                 async with aclosing(self._decoded(batch.data, batch.cursor, skip)) as found:
@@ -96,13 +102,51 @@ class DecodingSource(Source[DecodingParams, DecodingCursor]):
         rejected = list(rejected_of(letters))
         if not rejected:
             return
-        made = 0
+        made, closed = 0, _Closed(self.params.letters, letters)
         async with aclosing(self._source.decode(rejected)) as found:
             async for decoded in found:
                 made += 1
                 if made > skip:
                     cursor = DecodingCursor(batches=after.batches - 1, made=made)
-                    yield Batch(decoded.data, cursor, decoded.rejected)
+                    yield Batch(closed.without(decoded.data), cursor, closed.none(decoded.rejected))
+
+
+class _Closed:
+    """Which letters of a batch are closed, and what is made of them is left out.
+
+    Args:
+        params: Tells the letters that are closed.
+        letters: The records of the batch.
+    """
+
+    def __init__(self, params: ReplayParams, letters: pa.RecordBatch) -> None:
+        self._node, self._closed = params.node, params.closed
+        self._places: set[tuple[str, int | None]] = set()
+        if not self._closed:
+            return
+        ids = letter_ids(self._node, letters).to_pylist()
+        places = letters.column("_source").to_pylist()
+        still_open: set[str] = set()
+        for id_, place in zip(ids, places, strict=True):
+            if id_ in self._closed:
+                self._places.add((place["uri"], place["position"]))
+            else:
+                still_open.add(place["uri"])
+        self._objects = {uri for uri, place in self._places if place is None} - still_open
+
+    def without(self, records: pa.RecordBatch) -> pa.RecordBatch:
+        """Records that are of none of them."""
+        if not self._places:
+            return records
+        closed = pa.array(sorted(self._closed), pa.binary(16))
+        left_out = pc.is_in(letter_ids(self._node, records), closed)
+        uris = pc.struct_field(records.column("_source"), "uri")
+        of_objects = pc.is_in(uris, pa.array(sorted(self._objects), uris.type))
+        return records.filter(pc.invert(pc.or_(left_out, of_objects)))
+
+    def none(self, rejected: Sequence[RejectedRecord]) -> list[RejectedRecord]:
+        """What was rejected again of none of them."""
+        return [one for one in rejected if (one.uri, one.position) not in self._places]
 
 
 def decoding_node(node: Node, letters: ReplayParams) -> Node:

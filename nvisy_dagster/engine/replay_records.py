@@ -6,7 +6,7 @@ schema per node. A source that reads them stands in for all that comes before th
 
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from nvisy_dagster.compiler import Node, Plan
 from nvisy_dagster.engine.dead_letter import letter_ids
 from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
+from nvisy_dagster.engine.dead_letter_marks import KEY
+from nvisy_dagster.engine.dead_letter_origins import identity_of
 from nvisy_dagster.engine.failure import StorageError
 from nvisy_dagster.engine.replay_columns import lacks
 from nvisy_dagster.engine.storage import fetch, publish, read_model, safe_name, told, write_json
@@ -27,7 +29,7 @@ from nvisy_dagster.sdk import Batch, Cursor, EdgeType, Params, RejectedRecord, S
 pc = cast("Any", pyarrow.compute)
 
 BATCH_ROWS = 1024
-_REMEDY = "begin another replay: `nvisy dead-letters replay --fresh`"
+ANEW = "begin another replay: `nvisy dead-letters replay --fresh`"
 
 
 class Refused(BaseModel):
@@ -56,8 +58,44 @@ class ReplayRecords(BaseModel):
     rows: dict[str, int]
     refused: list[Refused]
 
+    def and_refused(self, more: Sequence[Refused]) -> "ReplayRecords":
+        """The same, with more that cannot be replayed."""
+        return self.model_copy(update={"refused": [*self.refused, *more]})
 
-def write_records(plan: Plan, box: DeadLetterBox, letters: pa.Table, folder: Path) -> ReplayRecords:
+
+def refuse_others(
+    plan: Plan, box: DeadLetterBox, letters: pa.Table
+) -> tuple[pa.Table, list[Refused]]:
+    """Letters without those that another graph of the same name left, and those.
+
+    Raises:
+        StorageError: Something of the storage is gone or damaged.
+    """
+    listed = box.letters()
+    others = box.of_other_graphs(listed, identity_of(plan))
+    if not others:
+        return letters, []
+    foreign = listed.filter(pc.is_in(listed["run_id"], pa.array(sorted(others), pa.string())))
+    theirs = letters.join(foreign.select([*KEY, "run_id"]), KEY, join_type="inner")
+    refused: list[Refused] = []
+    for run, folder in sorted(others.items()):
+        reason = (
+            f"another graph of the name {plan.name!r}, in {folder}, left them; it reads and writes "
+            "nothing that this one does. Replay them with the file of that one, or discard them"
+        )
+        some = theirs.filter(pc.field("run_id") == run)
+        for node in sorted(set(some["node"].to_pylist())):
+            refused += _whole_files(some.filter(pc.field("node") == node), node, reason)
+    return letters.join(foreign.select(KEY), KEY, join_type="left anti"), refused
+
+
+def write_records(
+    plan: Plan,
+    box: DeadLetterBox,
+    letters: pa.Table,
+    folder: Path,
+    refused: Sequence[Refused] = (),
+) -> ReplayRecords:
     """Write the records of letters, once: asked again, it tells what was written.
 
     Args:
@@ -65,17 +103,18 @@ def write_records(plan: Plan, box: DeadLetterBox, letters: pa.Table, folder: Pat
         box: The graph's letters.
         letters: Those to be replayed.
         folder: Where the records go.
+        refused: What is refused besides.
 
     Raises:
         StorageError: A file of letters is gone, or the disk is full or refuses.
     """
     manifest = folder / "records.json"
-    done = read_model(manifest, ReplayRecords, _REMEDY)
+    done = read_model(manifest, ReplayRecords, ANEW)
     if done is not None:
         return done
     files: dict[str, str] = {}
     rows: dict[str, int] = {}
-    refused: list[Refused] = []
+    refused = list(refused)
     for node in sorted(set(letters["node"].to_pylist())):
         some = letters.filter(pc.field("node") == node)
         found = plan.nodes.get(node)
@@ -274,7 +313,7 @@ class ReplayParams(Params):
     node: str = Field(default="", exclude=True)
     """The node that failed them."""
     closed: frozenset[bytes] = Field(default=frozenset(), exclude=True)
-    """Letters that were discarded since their records were written."""
+    """Letters whose records are left out."""
 
 
 class ReplayCursor(Cursor):
@@ -308,7 +347,7 @@ class ReplaySource(Source[ReplayParams, ReplayCursor]):
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(
                 f"{self.params.path}, the records of a replay, is gone or damaged: {error}",
-                remedy=_REMEDY,
+                remedy=ANEW,
             ) from error
 
     def _still_open(self, records: pa.RecordBatch) -> pa.RecordBatch:

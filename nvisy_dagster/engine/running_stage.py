@@ -1,6 +1,6 @@
 """A stage at work: its nodes as one task group, wired by channels."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,10 +26,11 @@ from nvisy_dagster.engine.materialized import PartWriter
 from nvisy_dagster.engine.nodes.action import run_action
 from nvisy_dagster.engine.nodes.edges import run_edges, run_part_writer
 from nvisy_dagster.engine.nodes.router import run_router
-from nvisy_dagster.engine.nodes.running import RunningNode
+from nvisy_dagster.engine.nodes.running import RunningNode, concurrency_of
 from nvisy_dagster.engine.nodes.sink import run_sink
 from nvisy_dagster.engine.nodes.source import Slice, read_source, run_source
 from nvisy_dagster.engine.open_letters import open_letters
+from nvisy_dagster.engine.pace import Pace
 from nvisy_dagster.engine.places import reach
 from nvisy_dagster.engine.removed import RemovalWriter
 from nvisy_dagster.engine.stage_context import (
@@ -43,7 +44,8 @@ from nvisy_dagster.engine.superseded import OpenLetters, Superseding, superseded
 from nvisy_dagster.engine.suspects import NodeSuspects, Suspects
 from nvisy_dagster.engine.transaction import checkpoint_key, keeper_of, kept_checkpoint
 from nvisy_dagster.engine.wiring import Wiring, reader_name, writer_name
-from nvisy_dagster.sdk import Action, Progress, Router, Sink, Source
+from nvisy_dagster.graph.policies import Checkpoint as Interval
+from nvisy_dagster.sdk import Action, KernelAction, Progress, Router, Sink, Source
 
 OBSERVE_SECONDS = 0.25
 
@@ -97,14 +99,20 @@ class RunningStage:
         self.removed: dict[str, RemovalWriter] = {}
         self.changes: dict[str, ChangeReader] = {}
         self.gates = context.gates or Gates(plan)
-        self.limits = ErrorLimits()
+        self.limits = ErrorLimits(plan.name)
         self.letters: list[DeadLetters] = []
         self.open_letters: Mapping[str, OpenLetters] = {}
         self.flowing = False
         """Whether everything is open."""
         self.wiring = Wiring(plan, stage, context.channel_bytes)
+        self.pace = Pace(self.interval)
         self.keeper = keeper_of(plan, stage)
         self.epochs = self._epochs(checkpoint)
+
+    @property
+    def interval(self) -> Interval | None:
+        """How often a barrier is cut."""
+        return self.plan.checkpoint if self.wiring.may_cut else None
 
     def _epochs(self, checkpoint: Checkpoint) -> Epochs:
         plan, stage = self.plan, self.stage
@@ -113,7 +121,7 @@ class RunningStage:
         return Epochs(
             self.store,
             checkpoint,
-            plan.checkpoint if self.wiring.may_cut else None,
+            self.interval,
             sources=[*sources, *(reader_name(plan.stage(s)) for s in self.wiring.inputs)],
             committers=[*sinks, *(writer_name(o) for o in stage.outputs)],
             audit=Accounts(plan, stage, self.context.inputs).check,
@@ -173,6 +181,7 @@ class RunningStage:
             stack.push_async_exit(self.components.close)
             for node in nodes:
                 await self.components.open(node, self._caller(node))
+            self.pace.begin_with(self._calls())
             await self._go_on_from_keeper()
             for output in self.stage.outputs:
                 folder, after = part_folder(self.context, output), self.epochs.start.epoch
@@ -210,6 +219,13 @@ class RunningStage:
             await self.epochs.complete()
         self._tell()
 
+    def _calls(self) -> Iterator[tuple[int | None, int]]:
+        """Of each node that waits for answers, the records of a call, and its calls in flight."""
+        for node_id in self.stage.nodes:
+            component, node = self.components[node_id], self.plan.nodes[node_id]
+            if isinstance(component, Action) and not isinstance(component, KernelAction):
+                yield component.rows_per_call(), concurrency_of(node)
+
     async def _open_changes(self, node: Node, stack: AsyncExitStack) -> None:
         context = self.context
 
@@ -236,6 +252,7 @@ class RunningStage:
                 [self.context.inputs[output.name] for output in outputs],
                 {output.name: self.wiring.readers(output) for output in outputs},
                 self.epochs,
+                self.pace,
             )
         for node_id in self.stage.nodes:
             start(self._run_node, self.plan.nodes[node_id])
@@ -271,8 +288,9 @@ class RunningStage:
         if scope.cancelled_caught:
             raise NodeError(
                 node.id,
-                f"it took longer than {seconds} s",
-                retryable=True,
+                f"it took longer than {seconds:g} s",
+                # A stage that is started again at once would take as long again.
+                retryable=False,
                 tag="timeout",
                 remedy='raise "timeout.node_seconds"; the next run goes on from the checkpoint',
             )
@@ -301,7 +319,7 @@ class RunningStage:
         position = self.epochs.position(node.id)
         slices = _nothing() if position.done else read_source(running, source, position.cursor)
         outlet = self.wiring.outlet(Output(node.id))
-        await run_source(running, slices, outlet)
+        await run_source(running, source, slices, outlet)
         running.metrics.wait_out_seconds = outlet.wait_seconds
 
     def _running(self, node: Node) -> RunningNode:
@@ -333,6 +351,7 @@ class RunningStage:
             changes=self.changes.get(node.id),
             suspects=self.suspects.of(node.id) if self.suspects else NodeSuspects(),
             lease=self.lease,
+            pace=self.pace,
             checkpoint_key=(
                 checkpoint_key(self.context.progress, self.stage, node.id)
                 if node.id == self.keeper

@@ -8,6 +8,7 @@ from anyio import to_thread
 from nvisy_dagster.compiler import Plan, Stage
 from nvisy_dagster.engine import allocators
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
+from nvisy_dagster.engine.dead_letter_origins import note_graph
 from nvisy_dagster.engine.drain import RunStoppedError, failed_while_stopping
 from nvisy_dagster.engine.failure import NodeError, StorageError, first_node_error
 from nvisy_dagster.engine.lease import FencedError, Lease
@@ -41,6 +42,7 @@ async def run_stage(plan: Plan, stage: Stage, context: StageContext) -> StageRes
         refuse_replay(context.excluded_by)
         store = CheckpointStore(context.folder / "checkpoint.json", lease)
         await to_thread.run_sync(settle_chain, context)
+        await to_thread.run_sync(note_graph, plan, context)
         checkpoint = _checkpoint(plan, stage, context, store)
         if checkpoint.complete:
             return StageResult(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from nvisy_dagster.compiler import Node, Output, Plan, Stage
 from nvisy_dagster.engine.channel import Channel, Inlet, Outlet
+from nvisy_dagster.engine.pace import SHARE
 
 
 def writer_name(output: Output) -> str:
@@ -29,6 +30,7 @@ class Wiring:
         self._plan = plan
         self._stage = stage
         self._channel_bytes = channel_bytes
+        self._patience_seconds = plan.checkpoint.interval_seconds * SHARE
         self._channels: dict[tuple[str, str], Channel] = {}
 
     @property
@@ -85,7 +87,7 @@ class Wiring:
     def _channel(self, output: str, target: str) -> Channel:
         key = (output, target)
         if key not in self._channels:
-            self._channels[key] = Channel(self._channel_bytes)
+            self._channels[key] = Channel(self._channel_bytes, self._patience_seconds)
         return self._channels[key]
 
     def _behind(self, stage: Stage) -> set[str]:

@@ -12,11 +12,15 @@ from nvisy_dagster.graph.json_text import MAX_ERRORS
 from nvisy_dagster.graph.model import (
     ID_PATTERN,
     OWNER_PATTERN,
-    TAG_KEY_PATTERN,
-    TAG_VALUE_PATTERN,
     Graph,
 )
 from nvisy_dagster.graph.places import Places, Step, Steps
+from nvisy_dagster.graph.run_tags import (
+    RUN_TAG_KEY_PATTERN,
+    TAG_KEY_PATTERN,
+    TAG_VALUE_PATTERN,
+    why_refused,
+)
 from nvisy_dagster.sdk.params import camel
 
 IDENTIFIER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -43,6 +47,7 @@ _PATTERNS = {
     ID_PATTERN: "letters, digits, _, - and .; it starts with a letter, a digit or _",
     IDENTIFIER_PATTERN: "letters, digits and _; it does not start with a digit",
     TAG_KEY_PATTERN: "letters, digits, _, - and ., at most 63 of them",
+    RUN_TAG_KEY_PATTERN: "letters, digits, _, - and ., at most 63 of them",
     TAG_VALUE_PATTERN: "letters, digits, _, - and ., at most 63 of them",
     OWNER_PATTERN: 'an e-mail address or "team:name"',
     r"^\S+$": "a word without spaces",
@@ -132,9 +137,7 @@ def _worded(kind: str, context: Mapping[str, Any], finding: ErrorDetails) -> Wor
         fraction = kind == "int_type" and isinstance(said, float)
         return f"should be {_A[kind]}, not {said if fraction else describe(said)}", None
     if kind == "string_pattern_mismatch":
-        pattern = str(context["pattern"])
-        remedy = f"use {_PATTERNS.get(pattern, f'what matches {pattern}')}"
-        return f"{shown(str(finding['input']))} is not allowed", remedy
+        return _mismatch(str(context["pattern"]), str(finding["input"]))
     if kind == "literal_error":
         return _literal(str(context["expected"]), finding["input"])
     if kind == "int_from_float":
@@ -146,6 +149,16 @@ def _worded(kind: str, context: Mapping[str, Any], finding: ErrorDetails) -> Wor
         return bound(context) + but, None
     said = str(finding["msg"]).removeprefix("Value error, ")
     return said, cast("str | None", context.get("remedy"))
+
+
+def _mismatch(pattern: str, said: str) -> Words:
+    why = why_refused(pattern, said)
+    if why is not None:
+        return why
+    return (
+        f"{shown(said)} is not allowed",
+        f"use {_PATTERNS.get(pattern, f'what matches {pattern}')}",
+    )
 
 
 def _literal(expected: str, value: Any) -> Words:  # noqa: ANN401 - any JSON

@@ -166,10 +166,12 @@ def contradictions(graph: Graph) -> dict[int, GraphError]:
         try:
             graph.policies(node)
         except ValidationError as error:
-            message = error.errors(include_url=False)[0]["msg"]
+            first = error.errors(include_url=False)[0]
+            at = first.get("ctx", {}).get("at", ())
             remedy = "the graph's own policy is the default of what the node does not say"
             policy = error.title.lower()
-            found[index] = GraphError(graph.path("nodes", index, policy), message, remedy)
+            path = graph.path("nodes", index, policy, *at)
+            found[index] = GraphError(path, first["msg"], remedy)
     return found
 
 

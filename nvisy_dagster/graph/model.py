@@ -30,6 +30,7 @@ from nvisy_dagster.graph.policies import (
     Timeout,
     over,
 )
+from nvisy_dagster.graph.run_tags import RunTags, Tags
 from nvisy_dagster.sdk.params import Model
 
 MAX_NODES = 100_000
@@ -42,12 +43,7 @@ Id = Annotated[str, Field(pattern=ID_PATTERN, max_length=128)]
 ComponentName = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=10_000)]
 Expression = Annotated[str, Field(min_length=1, max_length=100_000)]
-TAG_KEY_PATTERN = r"^[A-Za-z0-9_.\-]{1,63}$"
-TAG_VALUE_PATTERN = r"^[A-Za-z0-9_.\-]{0,63}$"
 OWNER_PATTERN = r"^(team:[A-Za-z0-9_]+|[^@\s:]+@[^@\s:]+\.[^@\s:]+)$"
-TagKey = Annotated[str, Field(pattern=TAG_KEY_PATTERN)]
-TagValue = Annotated[str, Field(pattern=TAG_VALUE_PATTERN)]
-Tags = Annotated[dict[TagKey, TagValue], Field(max_length=100)]
 Owner = Annotated[str, Field(max_length=254, pattern=OWNER_PATTERN)]
 Owners = Annotated[tuple[Owner, ...], Field(max_length=100)]
 StrictBool = Annotated[bool, Field(strict=True)]
@@ -241,8 +237,11 @@ class Graph(Model):
     the run is given up."""
     owners: Owners = ()
     """Who answers for it: e-mail addresses or `team:name`."""
-    tags: Tags = Field(default_factory=dict)
-    """Labels to find it by."""
+    tags: RunTags = Field(default_factory=dict)
+    """Labels to find it and its runs by. Dagster acts on four of its own: `dagster/max_retries`
+    launches a failed run again so often, which goes on from the checkpoint (with
+    `dagster/retry_strategy`, `FROM_FAILURE` or `ALL_STEPS`), `dagster/priority` sends waiting runs
+    before others, and `dagster/max_runtime` ends a run after so many seconds."""
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     """Free for the writer; shown, never interpreted."""
 

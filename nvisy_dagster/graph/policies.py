@@ -91,7 +91,8 @@ class Timeout(Model):
     """One call: one batch through an action or into a sink, or a sink's commit of an epoch, which
     may take longer than a batch."""
     node_seconds: Seconds | None = None
-    """A node, from its first batch to its last."""
+    """A node, from its first batch to its last. The run fails then; the next one goes on from the
+    checkpoint, and the time counts anew."""
     graph_seconds: Seconds | None = None
     """The whole run; said on the graph only."""
     drain_seconds: Annotated[float, Field(strict=True, ge=0, le=YEAR_SECONDS)] = 20.0
@@ -150,6 +151,22 @@ class Concurrency(Model):
     pool: PoolName | None = None
     """A pool of Dagster for the stage of the node: of all runs together, as many stages run at once
     as the pool's limit in Dagster says."""
+
+    @model_validator(mode="after")
+    def _within_the_whole(self) -> Self:
+        one, whole = self.max_per_node, self.max_global
+        if one is not None and whole is not None and one > whole:
+            raise PydanticCustomError(
+                "contradiction",
+                "max_per_node ({one}) is more than max_global ({whole}), which all nodes share",
+                {
+                    "one": one,
+                    "whole": whole,
+                    "at": ("max_per_node",),
+                    "remedy": "raise max_global or lower max_per_node",
+                },
+            )
+        return self
 
 
 class ErrorLimit(Model):
@@ -240,9 +257,12 @@ class Checkpoint(Model):
     """How often a run makes its progress durable; a crash repeats at most that much."""
 
     interval_seconds: Seconds = 5.0
-    """Longest time between two checkpoints."""
+    """Time between two checkpoints. One is written when what is under way has been committed:
+    sources hold back what slow nodes could not take in a part of that time. A single call, or one
+    source record with all that is made of it, may take longer."""
     interval_rows: Count | None = None
-    """Most records between two checkpoints."""
+    """Most records that a source reads between two checkpoints. Only a source that cannot make
+    batches as small as that reads more."""
 
 
 class Policies(Model):

@@ -34,6 +34,10 @@ class Capabilities:
     removes: bool = False
     """Sink: it can remove what was made of a root record, so that incremental runs fit it."""
 
+    checks: bool = False
+    """Action: records that it refuses are those that do not follow rules; Dagster shows how many
+    as a check of the node's asset."""
+
     expensive: bool = False
     """Action: its work costs money; its output is materialized so that it is never paid twice."""
 

@@ -181,6 +181,14 @@ class Source(_Located[P], Generic[P, C]):
     bad_records: Literal["raise", "reject"] = "raise"
     """What `read` does with one: raise a `DataError`, or put it into `Batch.rejected`. Set before
     `read` is called, and only on a source that can tell."""
+    most_rows: int | None = None
+    """Most records that a batch should hold from now on; `None` for as many as it likes. It may
+    change while `read` goes on. Checkpoints are taken between batches: a source that makes larger
+    ones has more to do again after a crash."""
+
+    def rows_at_most(self, wanted: int) -> int:
+        """How many records the next batch may hold, of those that it would."""
+        return wanted if self.most_rows is None else max(1, min(wanted, self.most_rows))
 
     @abstractmethod
     def output(self) -> EdgeType:
@@ -246,6 +254,13 @@ class Source(_Located[P], Generic[P, C]):
 class _Consumer(Component[P]):
     accepts: ClassVar[frozenset[str]] = ANY_PRIMITIVE
     """Primitives it can take."""
+
+    def rows_per_call(self) -> int | None:
+        """Records that one call takes when there are enough of them; pure.
+
+        `None` for any number. By default what its capabilities say.
+        """
+        return self.capabilities.max_rows
 
     def split(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         """Cut a batch into the units of one call each; pure.

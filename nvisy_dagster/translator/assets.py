@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from nvisy_dagster.compiler import Node, Output
+from nvisy_dagster.graph.run_tags import is_dagsters
 from nvisy_dagster.translator.locations import kind_name, location_key
 from nvisy_dagster.translator.metadata import free_metadata, location_value, table_schema
 from nvisy_dagster.translator.ops import stage_op
@@ -137,6 +138,11 @@ class GraphAssets:
                 found[self.names.output_key(output)] = attributes
         return found
 
+    @property
+    def _labels(self) -> dict[str, str]:
+        """The graph's tags but those by which Dagster treats runs."""
+        return {key: value for key, value in self._plan.tags.items() if not is_dagsters(key)}
+
     def _attributes(self, node: Node) -> dict[str, Any]:
         location = self._runtime.locations.get(node.id)
         metadata: dict[str, Any] = {
@@ -152,7 +158,7 @@ class GraphAssets:
         return {
             "description": node.description or _summary(node),
             "owners": list(node.owners or self._plan.owners),
-            "tags": {**self._plan.tags, **node.tags},
+            "tags": {**self._labels, **node.tags},
             "kinds": {kind_name(node.component_name), node.kind},
             "metadata": metadata,
         }

@@ -16,6 +16,7 @@ from nvisy_dagster.graph.load import load_graph
 from nvisy_dagster.registry import Registry
 from nvisy_dagster.sdk import ConfigError
 from nvisy_dagster.translator.assets import GraphAssets
+from nvisy_dagster.translator.checks import check_definitions
 from nvisy_dagster.translator.dead_runs import dead_runs_sensor
 from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, manifest_io_manager
 from nvisy_dagster.translator.jobs import graph_job
@@ -171,10 +172,12 @@ def translate(
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = []
     jobs: list[Any] = []
     schedules: list[dg.ScheduleDefinition] = []
+    checks: list[dg.AssetChecksDefinition] = []
     for runtime in runtimes:
         graph = GraphAssets(runtime)
         job = graph_job(runtime.plan, graph)
         assets.extend(graph.definitions())
+        checks.extend(check_definitions(runtime.plan, graph.names))
         jobs.extend((job, replay_job(runtime)))
         schedules.extend(graph_schedules(runtime.plan, job.name))
     locations = LocationAssets((one.plan, one.locations) for one in together)
@@ -185,6 +188,7 @@ def translate(
     first = min(together, key=lambda one: one.plan.name)
     return dg.Definitions(
         assets=assets,
+        asset_checks=checks,
         jobs=jobs,
         schedules=schedules,
         sensors=[dead_runs_sensor(storage)] if first in runtimes else [],
@@ -192,16 +196,33 @@ def translate(
     )
 
 
+def job_names(loaded: LoadedGraph) -> list[str]:
+    """Names of the jobs of a graph."""
+    job = dagster_name(loaded.plan.name)
+    return [job, replay_job_name(job)]
+
+
+def name_clash(one: LoadedGraph, taken: Mapping[str, LoadedGraph]) -> str | None:
+    """What is wrong if a job of the graph would be named like one of another.
+
+    Args:
+        one: The graph.
+        taken: Name of a job -> the graph that has it.
+    """
+    for name in job_names(one):
+        if name in taken:
+            return (
+                f"$.name: a job of graph {one.plan.name!r} would be named {name!r}, as one of "
+                f"graph {taken[name].plan.name!r} in {taken[name].file} "
+                '(give one of them another "name")'
+            )
+    return None
+
+
 def _clashes(loaded: Iterable[LoadedGraph]) -> Iterable[str]:
-    first: dict[str, LoadedGraph] = {}
+    taken: dict[str, LoadedGraph] = {}
     for one in loaded:
-        job = dagster_name(one.plan.name)
-        for name in (job, replay_job_name(job)):
-            if name in first:
-                yield (
-                    f"{one.file}\n$.name: a job of graph {one.plan.name!r} would be named "
-                    f"{name!r}, as one of graph {first[name].plan.name!r} in {first[name].file} "
-                    '(give one of them another "name")'
-                )
-                break
-            first[name] = one
+        clash = name_clash(one, taken)
+        if clash is not None:
+            yield f"{one.file}\n{clash}"
+        taken |= {name: one for name in job_names(one) if name not in taken}

@@ -16,20 +16,23 @@ def graph_job(plan: Plan, assets: GraphAssets) -> Any:  # noqa: ANN401 - its cla
     """The job that runs a graph.
 
     Stages run one after the other in the run's own process, unless the graph asks for a process
-    each. The run tag `nvisy/graph` is there to limit how many runs of a graph go at once. The tags
-    of runs are in those of the job too: of a launch through the API, Dagster looks at those alone.
+    each. The run tag `nvisy/graph` is there to limit how many runs of a graph go at once. Runs have
+    the graph's tags, too: some of them are for Dagster itself. The tags of runs are also those of
+    the job: of a launch through the API, Dagster looks at those alone.
     """
-    run_tags = {GRAPH_TAG: plan.name}
+    run_tags: dict[str, str] = {}
     limit = plan.defaults.timeout.graph_seconds
     if limit is not None:
         # The ops keep the limit themselves; this one is for a process that hangs.
         run_tags[MAX_RUNTIME_TAG] = str(math.ceil(limit) + 60)
+    run_tags |= {**plan.tags, GRAPH_TAG: plan.name}
     multiprocess = plan.execution.executor == "multiprocess"
     return dg.define_asset_job(
         assets.names.graph,
-        selection=dg.AssetSelection.assets(*assets.keys),
+        # Checks are evaluated on the way, by the stages.
+        selection=dg.AssetSelection.assets(*assets.keys).without_checks(),
         description=plan.description,
-        tags={**plan.tags, **run_tags},
+        tags=run_tags,
         run_tags=run_tags,
         executor_def=dg.multiprocess_executor if multiprocess else dg.in_process_executor,
     )

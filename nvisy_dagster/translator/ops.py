@@ -9,6 +9,7 @@ import dagster as dg
 from nvisy_dagster.compiler import Output, Stage
 from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.translator.attempt import GRAPH_TAG
+from nvisy_dagster.translator.checks import evaluations
 from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, MANIFEST_TYPE
 from nvisy_dagster.translator.metadata import Shown, node_metadata, stage_table
 from nvisy_dagster.translator.open_letters import OpenLetterCounts
@@ -60,6 +61,9 @@ def _compute(
         metadata = _metadata(runtime, report)
         for node, key in names.streamed(stage).items():
             context.log_event(dg.AssetMaterialization(key, metadata=metadata[node]))
+        for evaluation in evaluations(runtime, names, report, context.run_id):
+            # Its signature does not name what it takes besides.
+            context.log_event(cast("Any", evaluation))
         table = {"stage": stage_table(report.result.metrics)}
         for node in sinks:
             yield dg.Output(None, names.outputs[node], metadata={**metadata[node], **table})

@@ -97,7 +97,8 @@ def start(environment, here):
     started: list[subprocess.Popen[str]] = []
 
     def popen(*arguments: object, **kwargs: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "nvisy_dagster.cli", *map(str, arguments)]
+        # Like the script `nvisy`: what lies in the working folder is no module.
+        command = [sys.executable, "-P", "-m", "nvisy_dagster.cli", *map(str, arguments)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         options = {"cwd": here, "env": environment, **streams, **kwargs}
         process = subprocess.Popen(command, **options)

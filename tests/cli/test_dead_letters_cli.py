@@ -275,3 +275,34 @@ def test_what_only_a_run_can_read_again(nvisy, here, monkeypatch):
     assert (document["letters"], document["refused"], document["left_to_runs"]) == (0, 1, 1)
     assert nvisy("dead-letters", "replay", graph, "--node", "read").exit_code == 1
     assert [one["position"] for one in listed(nvisy, graph)] == [2]
+
+
+def test_an_id_that_is_too_short_is_told_how_long_it_must_be(graph, nvisy):
+    for command in (["show"], ["discard", "--yes"], ["replay"]):
+        short = nvisy("dead-letters", command[0], graph, "0", *command[1:])
+        assert short.exit_code == 2
+        assert "'0' is too short" in short.stderr
+        assert "at least the first 4 characters of its id" in short.stderr
+    assert len(listed(nvisy, graph)) == 3
+
+
+def test_a_tag_that_is_none_is_told_with_those_that_are(graph, nvisy, here):
+    for command in (["list"], ["discard", "--yes"], ["replay"], ["export", here / "x.jsonl"]):
+        wrong = nvisy("dead-letters", command[0], graph, *command[1:], "--tag", "validatoin")
+        assert wrong.exit_code == 2
+        assert 'there is no tag "validatoin" of an error' in wrong.stderr
+        assert 'did you mean "validation"?' in wrong.stderr
+    far = nvisy("dead-letters", "list", graph, "--tag", "nosuch").stderr
+    assert "tags of its dead letters: validation" in far
+    assert "rate_limit" in far
+    # One of ours of which there is none.
+    assert nvisy("dead-letters", "list", graph, "--tag", "timeout").stdout == "no dead letters\n"
+    assert len(listed(nvisy, graph)) == 3
+
+
+def test_a_replay_that_brings_nothing_through_fails(graph, nvisy, here):
+    write(here, poison=[7], refuse=[8, 9])
+    result = nvisy("dead-letters", "replay", graph)
+    assert "3 letters replayed: 0 got through, 3 letters left of them" in result.stdout
+    assert result.exit_code == 1
+    assert json.loads(nvisy("dead-letters", "replay", graph, "--json").stdout)["success"] is False

@@ -53,6 +53,14 @@ def billed(here: Path) -> list[int]:
     return sorted(map(int, path.read_text().split())) if path.exists() else []
 
 
+def committed(here: Path) -> int:
+    """Records read that a checkpoint covers."""
+    found = (here / ".nvisy").rglob("checkpoint.json")
+    documents = [json.loads(path.read_text()) for path in found]
+    counts = [document.get("counts", {}).get("idle", {}) for document in documents]
+    return sum(int(one.get("records_in", 0)) for one in counts)
+
+
 def go_on(start, here: Path, graph: Path, mode: list[str]) -> dict[str, Any]:
     """Let the source end, run again, and check that every record is there once."""
     (here / "more").touch()
@@ -114,7 +122,29 @@ def test_a_second_signal_stops_amid_the_drain(start, here, mode):
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 3
+    told = process.stderr.read()
+    assert "stopped at once: nothing was committed yet" in told
+    assert f"next: run it again (nvisy run {graph})" in told
     assert numbers_in(here / "out.db") == []
+    go_on(start, here, graph, mode)
+
+
+@MODES
+def test_a_second_signal_tells_what_is_committed(start, here, mode):
+    graph = idle_graph(here, checkpoint={"interval_rows": 50})
+    process = start("run", graph, *mode)
+    wait_until(lambda: committed(here) == 100, process)
+    (here / "hold").touch()
+    (here / "more").touch()
+    wait_until(lambda: len(billed(here)) > 100, process)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: process.stderr.readline().startswith("finishing"), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 3
+    told = process.stderr.read()
+    assert "stopped at once: committed: 100 read, 100 written\n" in told
+    assert f"it goes on from the last checkpoint (nvisy run {graph}" in told
     go_on(start, here, graph, mode)
 
 

@@ -134,6 +134,21 @@ def test_timeouts_of_node_and_graph_together() -> None:
     assert path == "$.timeout"
 
 
+def test_a_node_has_no_more_calls_than_all_of_them() -> None:
+    whole = {"max_global": 2}
+    busy = {**EMBED, "concurrency": {"max_per_node": 20}}
+    told = mistake([READ, busy, WRITE], concurrency=whole)
+    assert told == (
+        "$.nodes[1].concurrency.max_per_node",
+        "max_per_node (20) is more than max_global (2), which all nodes share",
+        "the graph's own policy is the default of what the node does not say",
+    )
+    path, _, remedy = mistake([READ, EMBED, WRITE], concurrency={"max_per_node": 20, **whole})
+    assert path == "$.concurrency.max_per_node"
+    assert remedy == "raise max_global or lower max_per_node"
+    compiled([READ, {**EMBED, "concurrency": {"max_per_node": 2}}, WRITE], concurrency=whole)
+
+
 def pools(plan: Plan) -> dict[str, str | None]:
     return {stage.id: plan.pools.get(stage.id) for stage in plan.stages}
 

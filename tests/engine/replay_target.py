@@ -2,6 +2,8 @@
 
 import sys
 import uuid
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -68,9 +70,35 @@ def lines_plan(folder: Path, kind: str) -> Plan:
     return compile_document(document)
 
 
+def versions_plan(folder: Path, poison: Sequence[int] = (), between: Sequence[str] = ()) -> Plan:
+    """Read lines, do what stands between, pay, which is kept between two stages, and upsert."""
+    source = {"path": str(folder / "in"), "format": "jsonl", "columns": {"n": "int64"}}
+    pay = {"ledger": str(folder / "ledger"), "poison": list(poison)}
+    nodes = [
+        {"id": "read", "type": "source", "connector": "local", "params": source},
+        *({"id": action, "type": "action", "action": action} for action in between),
+        {"id": "pay", "type": "action", "action": "pay", "params": pay},
+        {"id": "out", "type": "sink", "connector": "table",
+         "params": {"path": str(folder / "out.db")}},
+    ]  # fmt: skip
+    ids = [node["id"] for node in nodes]
+    document = {
+        "name": "g",
+        "nodes": nodes,
+        "edges": [{"from": a, "to": b} for a, b in pairwise(ids)],
+        "on_error": "dead_letter",
+        "checkpoint": {"interval_rows": 1},
+    }
+    return compile_graph(build_graph(document), registry=registry())
+
+
 def main(folder: Path, what: str) -> None:
     if what == "replay-lines":
         plan = lines_plan(folder, "float64")
+    elif what == "replay-versions":
+        plan = versions_plan(folder)
+    elif what == "replay-twice-versions":
+        plan = versions_plan(folder, between=["twice"])
     else:
         plan = awkward_plan(folder, mended=True)
     if what == "run":

@@ -218,11 +218,11 @@ async def test_a_reader_between_stages_that_loses_a_batch_is_found_out(
         number = 0
         async for found in real(*arguments):
             number += 1
-            if number != 5 or found[2] is not None:
+            if number != 2:
                 yield found
 
-    real = edges.read_epochs
-    monkeypatch.setattr(edges, "read_epochs", lossy)
+    real = edges.read_part
+    monkeypatch.setattr(edges, "read_part", lossy)
     pay = action("pay", ledger=str(tmp_path / "l"))
     plan = graph(
         [source(), pay, appending(tmp_path)],

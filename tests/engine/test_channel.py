@@ -102,3 +102,48 @@ async def test_an_outlet_gives_every_reader_every_message() -> None:
     await outlet.end()
     for channel in channels:
         assert await drain(Inlet([channel])) == [1, Barrier(1)]
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_what_a_slow_reader_does_not_take_in_time_is_not_let_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("nvisy_dagster.engine.channel.time", clock)
+    size = batch(0).nbytes
+    channel = Channel(limit_bytes=20 * size, patience_seconds=1.0)
+    held = 0
+
+    async def fill() -> None:
+        nonlocal held
+        while True:
+            await channel.send(batch(0))
+            held += 1
+
+    async def take(seconds: float) -> int:
+        """Take a message each so many seconds until none is left; how many it then takes."""
+        nonlocal held
+        while channel:
+            clock.now += seconds
+            channel.pop()
+        held = 0
+        await anyio.wait_all_tasks_blocked()
+        return held
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fill)
+        await anyio.wait_all_tasks_blocked()
+        assert held == 1, "before it is known how long it waits, one message is enough"
+        assert [await take(0.01) for _ in range(4)] == [2, 8, 20, 20]
+        assert await take(0.5) <= 2
+        await take(0.01)
+        assert await take(0.01) >= 4
+        tasks.cancel_scope.cancel()

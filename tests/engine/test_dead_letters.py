@@ -395,6 +395,8 @@ async def test_too_many_failures_end_the_run(tmp_path: Path, policy: str) -> Non
     assert "4 of " in error.message
     assert "error_limit allows 3" in error.message
     if policy == "dead_letter":
+        command = f"nvisy dead-letters list {plan.name} --node out"
+        assert f"look at them with `{command}`" in (error.remedy or "")
         # What failed so far is there to be looked at, the one too many among them.
         kept = sorted(box(tmp_path).letters()["position"].to_pylist())
         assert kept[:4] == [10, 20, 30, 410]

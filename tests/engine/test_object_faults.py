@@ -20,7 +20,7 @@ from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore, SourceP
 from nvisy_dagster.engine.documents import update_model
 from nvisy_dagster.engine.failure import NodeError, StorageError, first_node_error, node_error
 from nvisy_dagster.engine.lease import Lease
-from nvisy_dagster.engine.object_errors import reason_of
+from nvisy_dagster.engine.object_errors import kind_of, reason_of
 from nvisy_dagster.engine.object_storage import open_object_storage
 from nvisy_dagster.engine.run import run_plan
 from nvisy_dagster.engine.storage_place import storage_root
@@ -261,17 +261,18 @@ def test_the_nth_write_of_a_run_fails(
 def test_a_store_that_is_full_says_so(proxy: FaultProxy, tmp_path: Path) -> None:
     rows = 100
     full = {
-        "507 Insufficient Storage": "<Error><Code>XMinioStorageFull</Code></Error>",
-        "403 Forbidden": "<Error><Code>QuotaExceeded</Code></Error>",
+        "507 Insufficient Storage": "XMinioStorageFull",
+        "403 Forbidden": "QuotaExceeded",
     }
-    for at, (status, text) in enumerate(full.items()):
+    for at, (status, code) in enumerate(full.items()):
+        text = f"<Error><Code>{code}</Code></Error>"
         proxy.refuse_all(status, text, after=12 + 3 * at)
         with pytest.raises(
             (NodeError, StorageError), match=r"make room or raise its quota"
         ) as told:
             run(tmp_path, rows)
         assert told.value.tag == "quota"
-        assert text in str(told.value)
+        assert f"{code} ({status})" in str(told.value)
         assert "://" in str(told.value), "where"
     proxy.fail(0, "")
     check_complete(tmp_path, rows, run(tmp_path, rows))
@@ -293,6 +294,22 @@ def test_a_signature_is_not_told() -> None:
         "2.1s, after 5 retries - Server returned 500 for https://a.blob.core/c/x?sv=1&sig=SECRET"
     )
     assert "SECRET" not in reason_of(ValueError(said))
+
+
+def test_an_answer_in_xml_is_told_by_its_code_and_message() -> None:
+    said = (
+        "Generic S3 error: Error performing GET http://127.0.0.1:1/b?list-type=2 in 2.1s - Server "
+        'returned non-2xx status code: 403 Forbidden: <?xml version="1.0" encoding="UTF-8"?>\n'
+        "<Error><Code>AccessDenied</Code><Message>Not &quot;yours&quot;.</Message>"
+        "<Resource>/b</Resource><RequestId>18EA</RequestId></Error>\n\nDebug source:\nGeneric {"
+    )
+    assert reason_of(ValueError(said)) == 'AccessDenied (403 Forbidden): Not "yours".'
+    cut = said.replace("Code>", "Cod")
+    assert "xml" not in reason_of(ValueError(cut))
+    # A listing that is refused is of no class of its own.
+    tag, remedy = kind_of(ValueError(said))
+    assert tag == "auth"
+    assert "credentials" in remedy
 
 
 def test_what_a_node_is_told_of_its_neighbours_end_is_not_the_reason() -> None:

@@ -96,7 +96,7 @@ async def test_waits_of_a_rate_limit(tmp_path: Path) -> None:
 
 
 async def test_waits_for_room(tmp_path: Path) -> None:
-    result = await run(tmp_path, concurrency={"max_per_node": 8, "max_global": 1})
+    result = await run(tmp_path, concurrency={"max_global": 1})
     assert result.metrics["pay"].counts.concurrency_wait_seconds > 0
 
 

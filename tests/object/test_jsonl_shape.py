@@ -15,7 +15,7 @@ from nvisy_connectors.object.formats.line_table import LineTable
 
 
 def table(made: list[bytes]) -> LineTable:
-    data = b"\n".join(made)
+    data = bytearray(b"\n").join(made)
     info = ObjectInfo(key="x", size=len(data), version="1", modified=None)
     return LineTable(Block(info, 0, len(data), 1, data))
 

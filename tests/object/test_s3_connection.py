@@ -220,3 +220,110 @@ async def test_a_role_needs_its_token_and_no_keys_beside_it(s3_server, tmp_path,
         async with source(connection_to(s3_server, **role)):
             pass
     assert caught.value.remedy.startswith("unset")
+
+
+@pytest.fixture
+def no_endpoint(monkeypatch):
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+HERE, THERE = "http://127.0.0.1:1", "https://there.example.org/s3"
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint", "location"),
+    [
+        ({}, None, "s3://lake"),
+        ({"AWS_ENDPOINT_URL": HERE}, None, "s3://127.0.0.1:1/lake"),
+        ({"AWS_ENDPOINT": HERE}, None, "s3://127.0.0.1:1/lake"),
+        ({"AWS_endpoint_url": HERE}, None, "s3://127.0.0.1:1/lake"),
+        ({"AWS_ENDPOINT_URL": HERE, "AWS_ENDPOINT": THERE}, None, "s3://127.0.0.1:1/lake"),
+        (
+            {"AWS_ENDPOINT_URL": HERE, "AWS_ENDPOINT_URL_S3": THERE},
+            None,
+            "s3://there.example.org:443/s3/lake",
+        ),
+        ({"AWS_ENDPOINT_URL_S3": THERE}, HERE, "s3://127.0.0.1:1/lake"),
+        ({"AWS_ENDPOINT_URL_S3": HERE}, "https://s3.eu-west-1.amazonaws.com", "s3://lake"),
+        ({"AWS_ENDPOINT_URL": ""}, None, "s3://lake"),
+        ({"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT": HERE}, None, "s3://127.0.0.1:1/lake"),
+        ({"AWS_ENDPOINT_URL": "https://s3.amazonaws.com"}, None, "s3://lake"),
+    ],
+)
+def test_the_endpoint_of_the_environment_is_told(
+    no_endpoint, monkeypatch, environment, endpoint, location
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert S3Connection(bucket="lake", endpoint=endpoint).location() == location
+
+
+async def test_the_endpoint_that_is_told_is_the_one_that_is_used(
+    no_endpoint, s3_server, s3, place, monkeypatch
+):
+    s3.put(f"{place}/a.md", b"text")
+    there = connection_to(s3_server)
+    nowhere = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ENDPOINT_URL": ""}
+    for environment, endpoint in (
+        ({"AWS_ENDPOINT_URL": s3_server.endpoint}, None),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_S3": s3_server.endpoint},
+            None,
+        ),
+        # What the client itself would prefer to what it is told.
+        (nowhere, s3_server.endpoint),
+    ):
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            connection = connection_to(s3_server, endpoint=endpoint)
+            assert connection.location() == there.location()
+            [found] = await records(source(connection, prefix=place))
+            assert found["_source"]["uri"] == f"{there.location()}/{place}/a.md"
+
+
+async def test_an_endpoint_of_the_environment_that_is_no_url_is_named(
+    no_endpoint, s3_server, monkeypatch
+):
+    for value in ("127.0.0.1:9000", "http://id:hush-hush@host"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", value)
+        with pytest.raises(ConfigError, match="variable AWS_ENDPOINT_URL is no URL") as caught:
+            async with source(connection_to(s3_server, endpoint=None)):
+                pass
+        assert "hush-hush" not in str(caught.value)
+
+
+async def test_a_variable_of_nothing_ends_no_process(no_endpoint, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # nobody is asked
+    connection = S3Connection(bucket="lake", anonymous=True)
+    with pytest.raises(TransientError, match="cannot be reached"):
+        async with source(connection):
+            pass
+
+
+async def test_the_endpoint_of_a_profile(no_endpoint, s3_server, s3, place, tmp_path, monkeypatch):
+    pytest.importorskip("boto3")
+    s3.put(f"{place}/a.md", b"text")
+    keys = (
+        f"aws_access_key_id = {s3_server.access_key_id}\n"
+        f"aws_secret_access_key = {s3_server.secret_access_key}\n"
+    )
+    (tmp_path / "config").write_text(
+        f"[profile plain]\nendpoint_url = {s3_server.endpoint}\n{keys}"
+        f"[profile service]\nendpoint_url = http://127.0.0.1:1\nservices = mine\n{keys}"
+        f"[services mine]\ns3 =\n  endpoint_url = {s3_server.endpoint}\n"
+        f"[profile none]\nregion = eu-west-1\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-such-file"))
+    without = {"access_key_id": None, "secret_access_key": None, "endpoint": None}
+    for profile in ("plain", "service"):
+        connection = connection_to(s3_server, **without, profile=profile)
+        assert connection.location() == connection_to(s3_server).location()
+        assert len(await records(source(connection, prefix=place))) == 1
+    assert S3Connection(bucket="lake", profile="none").location() == "s3://lake"
+    assert S3Connection(bucket="lake", profile="no-such").location() == "s3://lake"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:7")
+    assert S3Connection(bucket="lake", profile="plain").location() == "s3://127.0.0.1:7/lake"

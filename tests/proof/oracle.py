@@ -178,8 +178,14 @@ def covered_keys(document: Json, documents: dict[Path, Json], source: Source) ->
     if position["done"]:
         return set(source.keys)
     epoch = cursor["epoch"] if cursor else 0
-    keys = [key for key, _, part in part_keys(before, documents[before]) if part <= epoch]
-    return set(keys)
+    made = list(part_keys(before, documents[before]))
+    further = [key for key, _, part in made if part > epoch][: within(cursor)]
+    return {key for key, _, part in made if part <= epoch} | set(further)
+
+
+def within(cursor: Json | None) -> int:
+    """How many records a cursor says were read of an epoch of which not all was read."""
+    return sum(cursor["rows"].values()) if cursor else 0
 
 
 def part_keys(folder: Path, document: Json) -> Iterator[tuple[int, str, int]]:

@@ -54,3 +54,7 @@ class Database:
         """Rows by column; of two columns of one name, the later one."""
         with psycopg.connect(self.url, row_factory=dict_row) as connection:
             return connection.execute(sql).fetchall()
+
+    def numbers(self, table: str = "t", column: str = "n") -> list[Any]:
+        """The values of a column, in their order."""
+        return [n for (n,) in self.query(f"SELECT {column} FROM {table} ORDER BY 1")]

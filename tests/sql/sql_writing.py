@@ -28,3 +28,10 @@ async def write(
         await sink.commit(1)
         await sink.finish()
     return refused
+
+
+async def opened(connection: PostgresConnection, **params: Any) -> PostgresSink:
+    """A sink of the table `t`, to be left by the caller."""
+    sink = PostgresSink(PostgresSinkParams(**{"table": "t", **params}), connection, node_id="out")
+    await sink.__aenter__()
+    return sink

@@ -132,6 +132,7 @@ EXPRESSIONS = [
     "x::INT::VARCHAR::DATE",
     "x::DATE + INTERVAL 1 DAY",
     "strptime(x, '%Y-%m-%d')::TIMESTAMP",
+    "CASE WHEN y = 'a' THEN strptime(trim(x), '%b %d %Y') END",
     "x->>'$.a'",
     "(x->'$.a')::INT",
     "json_array_length(x) IS NULL",
@@ -182,6 +183,7 @@ def test_the_rows_that_fail_alone_fail_with_others_for_the_same_reason(expressio
     if not failing:
         mapped(batch, set={"n": expression})
         return
+    evaluation.memory_of.cache_clear()  # The good ones in the plain form.
     wanted = mapped(good, set={"n": expression})
     for _ in range(3):
         with pytest.raises(DataError) as failed:
@@ -223,6 +225,34 @@ def test_what_is_said_of_one_text_is_said_rightly_of_the_others(kind):
             assert failed.value.rows == failing
 
 
+FORMS = ["%Y-%m-%d", "%d.%m.%Y %H:%M:%S", "%b %d %Y", "%Y-%j", "%G-W%V-%u", "x%d", "%I %p", "%z"]
+TIMES = [
+    *("Feb 30 2024", "Feb 3 2024", "30.02.2024 10:20:30", "2023-366", "2024-366", "2020-W53-1"),
+    *("infinity", " -Infinity ", "epoch", "\vEPOCH\t", "infinity 2", "x30", "11 PM", "0000-00-00"),
+    *("x2024-02-30", "+2024-02-30", "2024-W53-1", "-", "29.02.2023 10:20:30", "+01"),
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_said_of_one_time_is_said_rightly_of_the_others(form):
+    batch = batch_of({"x": [*TEXTS, *DATED, *TIMES], "y": ["a"] * len([*TEXTS, *DATED, *TIMES])})
+    expression = f"strptime(x, '{form}')"
+    for place in range(0, batch.num_rows, 10):
+        some = batch.slice(place, 10)
+        alone = [said_by_duckdb(expression, some, row) for row in range(some.num_rows)]
+        failing = {row: said for row, said in enumerate(alone) if said is not None}
+        good = some.take(
+            pa.array([r for r in range(some.num_rows) if r not in failing], pa.int64())
+        )
+        evaluation.memory_of.cache_clear()  # The good ones in the plain form.
+        wanted = mapped(good, set={"n": expression}) if good.num_rows else None
+        for _ in range(2):
+            with pytest.raises(DataError) as failed:
+                mapped(some, set={"n": expression})
+            assert failed.value.rows == failing
+            assert wanted is None or failed.value.result.equals(wanted)
+
+
 class Statements:
     """Counts what DuckDB is asked."""
 
@@ -250,6 +280,7 @@ class Statements:
         {"n": "x::DECIMAL(10, 2) * 2", "m": "y::TIMESTAMP", "o": "upper(x)"},
         {"n": "trim(x)::BIGINT > 5", "m": "y::DATE"},
         {"n": "CASE WHEN x::INT > 5 THEN 'a' END", "m": "y->>'$.a'"},
+        {"n": "strptime(y, '%Y-%m-%d %H:%M')"},
     ],
 )
 def test_bad_rows_of_known_casts_cost_no_statement_once_some_were_seen(columns, monkeypatch):

@@ -141,7 +141,6 @@ def test_a_pool_that_is_named_goes_before_that_of_a_connection(project: Project)
 
 
 def test_the_workspace_loads_the_graphs_of_a_folder(project: Project):
-    (ROOT / "examples").mkdir(exist_ok=True)
     document = yaml.safe_load((ROOT / "workspace.yaml").read_text())
     module = document["load_from"][0]["python_module"]["module_name"]
     broken = project.graph
@@ -156,7 +155,8 @@ def test_the_workspace_loads_the_graphs_of_a_folder(project: Project):
         check=False,
     )
 
-    assert done.returncode == 1
+    # Those that are sound are loaded, see test_wrong_graphs.py.
+    assert done.returncode == 0, done.stderr
     assert 'unknown connector "locl" (did you mean "local"?)' in done.stderr
     assert "$.nodes[0].connector" in done.stderr
     assert "bill.json" in done.stderr

@@ -8,6 +8,10 @@ import pytest
 from dagster_project import Project
 
 LIMIT = 10
+ROWS = 400
+CALLS = 2 * ROWS // 10
+LATE_SECONDS = 0.2
+"""A busy machine may stop a process between its leave to make a call and the call."""
 
 
 @pytest.mark.timeout(90)
@@ -25,7 +29,7 @@ def test_stages_in_processes_of_their_own_share_the_limit(project: Project):
                 "id": f"count_{name}",
                 "type": "source",
                 "connector": "toy",
-                "params": {"uri": f"toy://host/{name}", "rows": 300},
+                "params": {"uri": f"toy://host/{name}", "rows": ROWS},
             },
             {
                 "id": name,
@@ -48,11 +52,13 @@ def test_stages_in_processes_of_their_own_share_the_limit(project: Project):
     moments: dict[str, list[float]] = {}
     for name in tables:
         db = sqlite3.connect(project.path(f"{name}.db"))
-        moments[name] = [at for (at,) in db.execute("select distinct round(at, 3) from t")]
+        moments[name] = [at for (at,) in db.execute("select distinct at from t")]
         db.close()
-        assert project.written(name) == list(range(300))
+        assert project.written(name) == list(range(ROWS))
     every = sorted(moment for name in tables for moment in moments[name])
-    assert len(every) >= 55
+    assert len(every) == CALLS
     # They did run at the same time.
     assert max(min(m) for m in moments.values()) < min(max(m) for m in moments.values())
-    assert max(bisect_left(every, m + 0.95) - n for n, m in enumerate(every)) <= LIMIT
+    # A limit for each of them would let twice as many through.
+    span = 1 - LATE_SECONDS
+    assert max(bisect_left(every, m + span) - n for n, m in enumerate(every)) <= LIMIT

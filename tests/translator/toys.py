@@ -128,7 +128,9 @@ class TableSink(Sink[TableParams]):
             raise TransientError("the server is busy")
         numbers = batch["n"].to_pylist()
         rows = zip(batch["_id"].to_pylist(), numbers, strict=True)
-        taken = [(id_, n, time.time()) for id_, n in rows if n not in self.params.refuse]
+        # One moment for the call: a clock that is read per row may tell of two.
+        at = time.time()
+        taken = [(id_, n, at) for id_, n in rows if n not in self.params.refuse]
         self._db.executemany("insert or replace into t values (?, ?, ?)", taken)
         refused = [row for row, n in enumerate(numbers) if n in self.params.refuse]
         if refused:

@@ -26,8 +26,14 @@ _SCALARS: dict[str, pa.DataType] = {
 }
 
 
-def parse_columns(columns: Mapping[str, str]) -> pa.Schema:
+def parse_columns(
+    columns: Mapping[str, str], more: Mapping[str, pa.DataType] | None = None
+) -> pa.Schema:
     """Column names and their types -> schema of nullable fields.
+
+    Args:
+        columns: The types as text.
+        more: Further types by name.
 
     Raises:
         ValueError: A type cannot be read; names the column.
@@ -35,7 +41,8 @@ def parse_columns(columns: Mapping[str, str]) -> pa.Schema:
     fields: list[pa.Field] = []
     for name, text in columns.items():
         try:
-            fields.append(pa.field(name, parse_type(text)))
+            kind = (more or {}).get(text.strip())
+            fields.append(pa.field(name, parse_type(text) if kind is None else kind))
         except ValueError as error:
             raise ValueError(f"column {name!r}: {error}") from error
     return pa.schema(fields)

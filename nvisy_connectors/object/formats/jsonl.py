@@ -2,10 +2,9 @@
 
 import base64
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from nvisy_connectors.object.formats.jsonl_errors import BadLine, Line
 from nvisy_connectors.object.formats.jsonl_salvage import Experience, Salvaged, salvage
 from nvisy_connectors.object.formats.line_blocks import Block, LineCutter, LongLineError
 from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
+from nvisy_connectors.object.formats.records import Records
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import in_thread, ordered_map
@@ -34,26 +34,12 @@ Blocks = list[Block]
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """Records of neighbouring blocks: rows, and bad lines between them."""
+class _Decoded(Records):
+    """Records of neighbouring blocks."""
 
-    rows: pa.RecordBatch
     blocks: Blocks
     ends: list[int]
     """For each block, the record after its last."""
-    bad: list[tuple[int, RejectedRecord]]
-    """The bad lines by the number of the record that they are, in order."""
-
-    @property
-    def records(self) -> int:
-        """How many there are."""
-        return self.rows.num_rows + len(self.bad)
-
-    def cut(self, start: int, end: int) -> tuple[pa.RecordBatch, list[RejectedRecord]]:
-        """The rows and the bad lines among some neighbouring records."""
-        first, last = (bisect_left(self.bad, at, key=itemgetter(0)) for at in (start, end))
-        rows = self.rows.slice(start - first, end - last - (start - first))
-        return rows, [record for _, record in self.bad[first:last]]
 
 
 class JsonlReader(Reader):
@@ -61,8 +47,15 @@ class JsonlReader(Reader):
 
     primitive: ClassVar[str] = "row"
 
-    def __init__(self, params: ReadParams, folder: Folder, *, rejects: bool = False) -> None:
-        super().__init__(params, folder, rejects=rejects)
+    def __init__(
+        self,
+        params: ReadParams,
+        folder: Folder,
+        *,
+        rejects: bool = False,
+        rows_at_most: Callable[[int], int] = int,
+    ) -> None:
+        super().__init__(params, folder, rejects=rejects, rows_at_most=rows_at_most)
         self._past = Experience()
 
     @staticmethod
@@ -91,7 +84,7 @@ class JsonlReader(Reader):
             skip = resume.skip if resume else 0
             async with aclosing(decoded):
                 async for group in decoded:
-                    skipped = min(skip, group.records)
+                    skipped = min(skip, group.count)
                     skip -= skipped
                     for batch in self._cut(group, skipped, token):
                         yield batch
@@ -195,7 +188,7 @@ class JsonlReader(Reader):
                 bad += [(before + one.line.row, _rejected(one, uri)) for one in found.bad]
             ends.append(before + found.rows.num_rows + len(found.bad))
         columns = tables[0] if len(tables) == 1 else pa.concat_batches(tables)
-        return _Decoded(enclose(columns, origins, self.folder), blocks, ends, bad)
+        return _Decoded(enclose(columns, origins, self.folder), bad, blocks, ends)
 
     def _parse(self, block: Block, schema: pa.Schema) -> Salvaged:
         declared = self.declared(self.params) is not None
@@ -219,10 +212,12 @@ class JsonlReader(Reader):
     def _cut(
         self, group: _Decoded, skipped: int, token: str | None
     ) -> Iterator[Batch[ObjectCursor]]:
-        for start in range(skipped, group.records, self.params.batch_rows):
-            end = min(start + self.params.batch_rows, group.records)
+        start = skipped
+        while start < group.count:
+            end = min(start + self.batch_rows, group.count)
             rows, bad = group.cut(start, end)
             yield Batch(rows, _cursor(group, end, token), bad)
+            start = end
 
 
 def _rejected(bad: BadLine, uri: str) -> RejectedRecord:

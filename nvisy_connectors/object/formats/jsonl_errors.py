@@ -164,13 +164,13 @@ def _lines(block: Block) -> list[Line]:
     start = block.end - len(block.data)  # a byte order mark comes before it
     for number, data in enumerate(block.data.split(b"\n"), block.line):
         if data.strip():
-            found.append(Line(block, len(found), number, start, data))
+            found.append(Line(block, len(found), number, start, bytes(data)))
         start += len(data) + 1
     return found
 
 
 def _block(lines: Sequence[Line]) -> Block:
-    data = b"\n".join(line.data for line in lines)
+    data = bytearray(b"\n").join(line.data for line in lines)
     return replace(lines[0].block, line=1, data=data)
 
 

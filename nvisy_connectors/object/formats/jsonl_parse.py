@@ -1,6 +1,7 @@
 """One block of JSON lines -> one record batch, as fast as it goes."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from nvisy_connectors.object.formats.line_blocks import Block
 
 MAX_DEPTH = 200
 """Deepest nesting that types are inferred for: Arrow's inference recurses on the C stack."""
+
+Bytes = bytes | bytearray
 
 _BLANK = b" \t\r"
 _OPEN, _CLOSE = b"{}"
@@ -90,7 +93,7 @@ def infer(blocks: list[Block]) -> pa.Schema:
     return infer_lines([block.data for block in blocks])
 
 
-def infer_lines(lines: list[bytes]) -> pa.Schema:
+def infer_lines(lines: Sequence[Bytes]) -> pa.Schema:
     """`infer` for lines without the blocks that held them.
 
     Raises:
@@ -107,7 +110,7 @@ def infer_lines(lines: list[bytes]) -> pa.Schema:
     return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
 
 
-def nesting(data: bytes) -> int:
+def nesting(data: Bytes) -> int:
     """Upper bound of how deep the values of any line are nested.
 
     Brackets within texts are counted too, so the exact depth is only worked out where that matters.
@@ -121,14 +124,14 @@ def nesting(data: bytes) -> int:
     return max((_depth(line) for line in lines), default=0)
 
 
-def _depth(line: bytes) -> int:
+def _depth(line: Bytes) -> int:
     bare = re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", line)
     codes = np.frombuffer(bare, np.uint8) | _OTHER_BRACKET
     steps = (codes == _OPEN).astype(np.int32) - (codes == _CLOSE)
     return int(np.cumsum(steps).max(initial=0))
 
 
-def _read(data: bytes | pa.Buffer, schema: pa.Schema | None, unexpected: str) -> pa.Table:
+def _read(data: Bytes | pa.Buffer, schema: pa.Schema | None, unexpected: str) -> pa.Table:
     return pa_json.read_json(
         pa.BufferReader(data),
         # One thread and one piece: blocks are parsed side by side.
@@ -143,14 +146,14 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema)
 
 
-def _check_utf8(data: bytes) -> None:
+def _check_utf8(data: Bytes) -> None:
     # Arrow's JSON reader copies invalid bytes into its strings; its validation is vectorised.
     offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
     text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)])
     text.validate(full=True)
 
 
-def _check_first(data: bytes) -> None:
+def _check_first(data: Bytes) -> None:
     # A `null` at the beginning kills the process within Arrow; later ones become rows of their own.
     if _NULL_FIRST.match(data):
         raise pa.ArrowInvalid("a line holds null")

@@ -162,7 +162,8 @@ class _Search:
 
     def _read(self, wanted: Indexes) -> pa.RecordBatch:
         form = self._form
-        return read_rows(self._lines.data(wanted), form.schema, declared=form.declared)
+        with self._lines.only(wanted) as data:
+            return read_rows(data, form.schema, declared=form.declared)
 
     def guilty(self, wanted: Indexes) -> Indexes:
         """Those of some lines that are no row."""

@@ -99,10 +99,14 @@ def _agreement(told: pa.Schema) -> Callable[[LineTable, int], bool]:
 
 
 def _inferred(sound: Sound) -> pa.Schema:
-    data = [lines.data(good).to_pybytes() for lines, good in sound if len(good)]
-    if not data:
+    found: list[bytes] = []
+    for lines, good in sound:
+        if len(good):
+            with lines.only(good) as data:
+                found.append(data.to_pybytes())
+    if not found:
         raise NoSchemaError
-    return infer_lines(data)
+    return infer_lines(found)
 
 
 def _loose(schema: pa.Schema) -> pa.Schema:

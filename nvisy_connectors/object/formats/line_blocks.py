@@ -10,6 +10,7 @@ from nvisy_connectors.object.folder import ObjectInfo, Span
 
 BOM = b"\xef\xbb\xbf"
 _NEWLINE = b"\n"[0]
+_WORD, _ONE = 8, np.uint64(1)
 _PIECE = 1 << 20
 """Bytes that are compared at once: what comes of them stays in the processor's cache."""
 
@@ -25,7 +26,7 @@ class Block:
     """Byte after the last line."""
     line: int
     """Number of the first line, from 1."""
-    data: bytes
+    data: bytearray
     too_long: bool = False
     """Whether it is one line that was too long to be put together; `data` is empty then."""
 
@@ -34,7 +35,7 @@ class Block:
         """Where the newlines are in the data."""
         codes = np.frombuffer(self.data, np.uint8)
         places = [
-            np.flatnonzero(codes[start : start + _PIECE] == _NEWLINE) + start
+            _few_places(codes[start : start + _PIECE] == _NEWLINE) + start
             for start in range(0, len(codes), _PIECE)
         ]
         return np.concatenate(places) if places else np.zeros(0, np.int64)
@@ -117,7 +118,7 @@ class LineCutter:
     def _left_out(self) -> Block:
         assert self._info is not None  # noqa: S101 - `feed` has set it
         end = self._start + self._skipped
-        block = Block(self._info, self._start, end, self._line, b"", too_long=True)
+        block = Block(self._info, self._start, end, self._line, bytearray(), too_long=True)
         self._start, self._skipping = end, False
         self._line += 1
         return block
@@ -130,16 +131,36 @@ class LineCutter:
             return None
         # A view, so that what is joined is copied once.
         whole = data if cut == len(data) else memoryview(data)[:cut]
-        block = self._block(b"".join([*self._rest, whole]))
+        block = self._block(bytearray().join([*self._rest, whole]))
         self._rest = [data[cut:]] if cut < len(data) else []
         self._rest_bytes = len(data) - cut
         return block
 
-    def _block(self, data: bytes) -> Block:
+    def _block(self, data: bytearray) -> Block:
         assert self._info is not None  # noqa: S101 - `feed` has set it
         end = self._start + len(data)
-        text = data.removeprefix(BOM) if self._start == 0 else data
-        block = Block(self._info, self._start, end, self._line, text)
+        if self._start == 0 and data.startswith(BOM):
+            del data[: len(BOM)]
+        block = Block(self._info, self._start, end, self._line, data)
         self._start = end
         self._line += block.lines
         return block
+
+
+def _few_places(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """`np.flatnonzero`, faster where few are true: eight at a time are looked at."""
+    whole = len(mask) & -_WORD
+    words = mask[:whole].view("<u8")
+    hits = np.flatnonzero(words != 0)
+    left = words[hits]
+    rest = np.flatnonzero(mask[whole:])
+    found = [rest + whole]
+    while len(left):
+        more = left - _ONE
+        # Eight bits are below the lowest that is set for each that is not true.
+        found.append((hits << 3) + (np.bitwise_count(~left & more) >> 3))
+        left &= more
+        several = np.flatnonzero(left)
+        hits, left = hits[several], left[several]
+    # Sorted runs: a stable sort merges them.
+    return np.sort(np.concatenate(found), kind="stable")

@@ -1,5 +1,7 @@
 """The lines of a block as arrays: which of them look sound, and the block without the others."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +12,7 @@ import pyarrow as pa
 from nvisy_connectors.object.formats.line_blocks import Block
 
 _BLANK = b" \t\r"
-_OPEN, _CLOSE, _RETURN, _SPACE = b"{}\r "
+_OPEN, _CLOSE, _RETURN, _NEWLINE = b"{}\r\n"
 _ASCII = 0x80
 
 Mask = npt.NDArray[np.bool_]
@@ -38,7 +40,11 @@ class LineTable:
 
     def line(self, index: int) -> bytes:
         """One line, without the newline."""
-        return self.block.data[self.starts[index] : self.starts[index + 1]].removesuffix(b"\n")
+        start, end = self.starts[index : index + 2].tolist()
+        data = self.block.data
+        if end > start and data[end - 1] == _NEWLINE:
+            end -= 1
+        return bytes(memoryview(data)[start:end])
 
     def texts(self, wanted: Indexes) -> pa.Array:
         """Some lines with their newlines, which must be UTF-8, and null for the others."""
@@ -48,20 +54,28 @@ class LineTable:
         buffers = [shown, pa.py_buffer(self.starts), pa.py_buffer(self.block.data)]
         return pa.Array.from_buffers(pa.large_string(), self.count, buffers)
 
-    def data(self, wanted: Indexes) -> pa.Buffer:
-        """Some lines, in order, with blanks in the place of those between them."""
+    @contextmanager
+    def only(self, wanted: Indexes) -> Generator[pa.Buffer]:
+        """Some lines, in order, with blanks in the place of those between them.
+
+        They are not copied: the block itself has the blanks until the context ends.
+        """
         if not len(wanted):
-            return pa.py_buffer(b"")
+            yield pa.py_buffer(b"")
+            return
+        data = self.block.data
         begin, end = int(self.starts[wanted[0]]), int(self.starts[wanted[-1] + 1])
-        data = pa.py_buffer(self.block.data).slice(begin, end - begin)
         seams = np.flatnonzero(np.diff(wanted) > 1)
-        if not len(seams):
-            return data
-        kept = np.frombuffer(data, np.uint8).copy()
-        ends, resumes = self.starts[wanted[seams] + 1], self.starts[wanted[seams + 1]]
-        for left, right in zip((ends - begin).tolist(), (resumes - begin).tolist(), strict=True):
-            kept[left:right] = _SPACE
-        return pa.py_buffer(kept)
+        lefts, rights = self.starts[wanted[seams] + 1], self.starts[wanted[seams + 1]]
+        gaps = list(map(slice, lefts.tolist(), rights.tolist()))
+        others = [data[gap] for gap in gaps]
+        for gap in gaps:
+            data[gap] = b" " * (gap.stop - gap.start)
+        try:
+            yield pa.py_buffer(data).slice(begin, end - begin)
+        finally:
+            for gap, other in zip(gaps, others, strict=True):
+                data[gap] = other
 
     def look(self) -> tuple[Mask, Mask]:
         """Which lines are blank; and which begin with a brace, end with one and are UTF-8.
@@ -85,7 +99,7 @@ class LineTable:
         """Where each line ends, before its newline and the carriage return before that."""
         codes = np.frombuffer(self.block.data, np.uint8)
         ends = self.starts[1:].copy()
-        for mark in (b"\n"[0], _RETURN):
+        for mark in (_NEWLINE, _RETURN):
             longer = ends > self.starts[:-1]
             ends[longer] -= codes[ends[longer] - 1] == mark
         return ends

@@ -55,7 +55,8 @@ class ParquetReader(Reader):
                 ):
                     schema = self._settle(file.schema_arrow, schema, uri)
                     for row, columns, bad in self._rows(file, schema, start, uri):
-                        yield self._batch(info, file, row, columns, bad), schema
+                        for batch in self._cut(info, file, row, columns, bad):
+                            yield batch, schema
             except DataError as error:
                 if not self.rejects:
                     raise
@@ -90,6 +91,22 @@ class ParquetReader(Reader):
                 bad = RejectedRecord(uri, row, None, reason, error.tag, {"rows": end - row})
                 yield end, pa.RecordBatch.from_pylist([], schema), bad
             row = end
+
+    def _cut(
+        self,
+        info: ObjectInfo,
+        file: pq.ParquetFile,
+        row: int,
+        columns: pa.RecordBatch,
+        bad: RejectedRecord | None,
+    ) -> Iterator[Batch[ObjectCursor]]:
+        if bad is not None:
+            yield self._batch(info, file, row, columns, bad)
+        start = 0
+        while start < columns.num_rows:
+            piece = columns.slice(start, self.batch_rows)
+            yield self._batch(info, file, row + start, piece, None)
+            start += piece.num_rows
 
     def _batch(
         self,

@@ -1,7 +1,7 @@
 """What a format must do to be read, and how objects become groups of spans."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import ClassVar
@@ -43,14 +43,28 @@ class Reader(ABC):
         folder: Where the objects are.
         rejects: Whether what cannot become a record goes into the batch as rejected; else it is an
             error.
+        rows_at_most: Tells how many records the next batch may hold, of those that it would.
     """
 
     primitive: ClassVar[str]
 
-    def __init__(self, params: ReadParams, folder: Folder, *, rejects: bool = False) -> None:
+    def __init__(
+        self,
+        params: ReadParams,
+        folder: Folder,
+        *,
+        rejects: bool = False,
+        rows_at_most: Callable[[int], int] = int,
+    ) -> None:
         self.params = params
         self.folder = folder
         self.rejects = rejects
+        self._rows_at_most = rows_at_most
+
+    @property
+    def batch_rows(self) -> int:
+        """Most records in the next batch; asked again for each, since it may change."""
+        return self._rows_at_most(self.params.batch_rows)
 
     @staticmethod
     @abstractmethod

@@ -1,6 +1,7 @@
 """The reader of each format."""
 
 from nvisy_connectors.object.formats.binary import BinaryReader
+from nvisy_connectors.object.formats.csv_reader import CsvReader
 from nvisy_connectors.object.formats.jsonl import JsonlReader
 from nvisy_connectors.object.formats.parquet import ParquetReader
 from nvisy_connectors.object.formats.reader import Reader
@@ -10,5 +11,6 @@ READERS: dict[str, type[Reader]] = {
     "text": TextReader,
     "binary": BinaryReader,
     "jsonl": JsonlReader,
+    "csv": CsvReader,
     "parquet": ParquetReader,
 }

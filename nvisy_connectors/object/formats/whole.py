@@ -11,6 +11,7 @@ import pyarrow as pa
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import ObjectInfo, Span
 from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
+from nvisy_connectors.object.formats.records import Records
 from nvisy_connectors.object.origins import Origin, enclose
 from nvisy_connectors.object.pipeline import in_thread, ordered_map
 from nvisy_dagster.sdk import Batch, DataError, RejectedRecord
@@ -31,8 +32,14 @@ class WholeReader(Reader):
         fetched = self.fetch(self._spans(objects))
         decoded = ordered_map(fetched, lambda group: in_thread(self._decode, group), DECODES)
         async with aclosing(decoded):
-            async for batch in decoded:
-                yield batch
+            async for spans, records in decoded:
+                start = 0
+                while start < records.count:
+                    end = min(start + self.batch_rows, records.count)
+                    rows, bad = records.cut(start, end)
+                    last = spans[end - 1].info
+                    yield Batch(rows, ObjectCursor(key=last.key, version=last.version), bad)
+                    start = end
 
     @abstractmethod
     def columns(self, infos: list[ObjectInfo], contents: list[bytes]) -> pa.RecordBatch:
@@ -57,8 +64,7 @@ class WholeReader(Reader):
                         tag="too_large",
                     )
 
-    def _decode(self, fetched: Fetched) -> Batch[ObjectCursor]:
-        last = fetched.spans[-1].info
+    def _decode(self, fetched: Fetched) -> tuple[list[Span], Records]:
         infos: list[ObjectInfo] = []
         contents: list[bytes] = []
         bad: dict[int, RejectedRecord] = {}
@@ -72,10 +78,8 @@ class WholeReader(Reader):
         if bad and not self.rejects:
             raise _unreadable(bad)
         origins = [Origin(info, np.zeros(1, np.int64)) for info in infos]
-        cursor = ObjectCursor(key=last.key, version=last.version)
-        return Batch(
-            enclose(self.columns(infos, contents), origins, self.folder), cursor, list(bad.values())
-        )
+        rows = enclose(self.columns(infos, contents), origins, self.folder)
+        return fetched.spans, Records(rows, list(bad.items()))
 
     def _refused(self, span: Span, data: bytes) -> RejectedRecord | None:
         uri = self.folder.uri(span.info.key)

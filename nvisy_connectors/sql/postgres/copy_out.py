@@ -4,7 +4,8 @@ psycopg's own `copy` awaits every row. Here rows are taken from libpq's buffer a
 any, several times as many in a second; the waiting is the event loop's all the same.
 """
 
-from collections.abc import AsyncGenerator
+import sys
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -70,11 +71,20 @@ async def close(connection: "AsyncConnection[Any]") -> None:
 
 
 async def copy_out(
-    connection: "AsyncConnection[Any]", query: bytes, most_bytes: int
+    connection: "AsyncConnection[Any]",
+    query: bytes,
+    most_bytes: int,
+    most_rows: Callable[[], int] = lambda: sys.maxsize,
 ) -> AsyncGenerator[Rows, None]:
     """The rows of a query, in pieces of about `most_bytes`; the server waits meanwhile.
 
     A generator that is left before its end leaves the query under way: close the connection.
+
+    Args:
+        connection: The session.
+        query: What to read.
+        most_bytes: Size at which a piece is whole.
+        most_rows: Tells how many rows the next piece may have.
     """
     client = connection.pgconn
     # Of the kinds of request, this one takes a single statement and no more.
@@ -84,13 +94,14 @@ async def copy_out(
     await _result(client, "COPY_OUT")
     rows = Rows()
     skipped = _HEAD_BYTES
+    most = most_rows()
     while True:
-        size = _take(client, rows, skipped, most_bytes)
+        size = _take(client, rows, skipped, most_bytes, most)
         if rows.sizes:
             skipped = 0
-        if len(rows.data) >= most_bytes:
+        if len(rows.data) >= most_bytes or len(rows.sizes) >= most:
             yield rows
-            rows = Rows()
+            rows, most = Rows(), most_rows()
         elif size == 0:
             await anyio.wait_readable(client.socket)
             client.consume_input()
@@ -103,7 +114,7 @@ async def copy_out(
         yield rows
 
 
-def _take(client: "PGconn", rows: Rows, skipped: int, most_bytes: int) -> int:
+def _take(client: "PGconn", rows: Rows, skipped: int, most_bytes: int, most_rows: int) -> int:
     """Take what has come; returns 0 if there is nothing more for now, and -1 at the end.
 
     Args:
@@ -111,9 +122,10 @@ def _take(client: "PGconn", rows: Rows, skipped: int, most_bytes: int) -> int:
         rows: Where the rows go.
         skipped: Bytes before the first row, which come with it.
         most_bytes: When to stop.
+        most_rows: When to stop, too.
     """
     data, sizes, get = rows.data, rows.sizes, client.get_copy_data
-    while len(data) < most_bytes:
+    while len(data) < most_bytes and len(sizes) < most_rows:
         # Copied at once, so that libpq's memory is used again for the next row.
         size, row = get(1)
         if size <= 0:

@@ -30,6 +30,9 @@ MICROSECONDS = {"timestamp": 1, "timestamptz": 1, "date": 86_400_000_000}
 
 Mask = npt.NDArray[np.bool_]
 
+Key = Sequence[str]
+"""Values of the columns that tell rows apart, as texts."""
+
 _TEXT = "text"
 _SAFE = "^[A-Za-z0-9_.~-]*$"
 
@@ -46,7 +49,7 @@ class Range:
 class Position:
     """The row behind which to read on."""
 
-    key: Sequence[str]
+    key: Key
     value: int | None = None
     """Of the cursor column, where rows are read in its order."""
 
@@ -110,12 +113,14 @@ class Pages:
         self._location = location
         self._span = span
         self._rejects = rejects
-        self._by_number = len(table.key) == 1 and table.key[0].whole_number
+        self.by_number = len(table.key) == 1 and table.key[0].whole_number
+        """Whether the key is one number, which is the position of a record."""
+        self.key_names = [column.name for column in table.key]
         names = {column.name: place for place, column in enumerate(table.columns)}
         self._selected: list[tuple[ReadColumn, Composable]] = [
             (column, column.selected()) for column in table.columns
         ]
-        self._key = [self._also(names, column, as_text=not self._by_number) for column in table.key]
+        self._key = [self._also(names, column, as_text=not self.by_number) for column in table.key]
         self._value = None if table.cursor is None else self._also(names, table.cursor)
         self._meets = None
         if tells_gone and params.where is not None:
@@ -145,10 +150,7 @@ class Pages:
         """The query of the page behind a position."""
         from psycopg import sql
 
-        # With the table's name: by itself a name in ORDER BY would be one of what is selected.
-        key: list[Composable] = [
-            sql.Identifier(self._params.table, column.name) for column in self._table.key
-        ]
+        key = self._key_columns()
         conditions: list[Composable] = []
         order = key
         cursor = self._table.cursor
@@ -166,13 +168,41 @@ class Pages:
                 values = [literal(cursor, after.value), *values]
             conditions.append(_compared(order, values))
         # Rows that an uncertain key does not tell apart must be in one page, to be noticed.
-        limit = "LIMIT {}" if self._table.certain else "FETCH FIRST {} ROWS WITH TIES"
-        return sql.SQL("SELECT {} FROM {}{} ORDER BY {} {}").format(
+        limit = " LIMIT {}" if self._table.certain else " FETCH FIRST {} ROWS WITH TIES"
+        return self._select(conditions, order) + sql.SQL(limit).format(sql.Literal(most_rows))
+
+    def query_of(self, keys: Sequence[Key]) -> "Composed":
+        """The query of the rows of these keys, at least one, that meet the condition."""
+        from psycopg import sql
+
+        columns = self._key_columns()
+        values = [
+            sql.SQL("({})").format(sql.SQL(", ").join([sql.Literal(text) for text in key]))
+            for key in keys
+        ]
+        conditions: list[Composable] = [
+            sql.SQL("({}) IN ({})").format(sql.SQL(", ").join(columns), sql.SQL(", ").join(values))
+        ]
+        if self._params.where is not None:
+            conditions.append(self._where("({})"))
+        return self._select(conditions, columns)
+
+    def _key_columns(self) -> "list[Composable]":
+        from psycopg import sql
+
+        # With the table's name: by itself a name in ORDER BY would be one of what is selected.
+        return [sql.Identifier(self._params.table, column.name) for column in self._table.key]
+
+    def _select(
+        self, conditions: "Sequence[Composable]", order: "Sequence[Composable]"
+    ) -> "Composed":
+        from psycopg import sql
+
+        return sql.SQL("SELECT {} FROM {}{} ORDER BY {}").format(
             sql.SQL(", ").join([chosen for _, chosen in self._selected]),
             sql.Identifier(self._params.schema, self._params.table),
             sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL(""),
             sql.SQL(", ").join(order),
-            sql.SQL(limit).format(sql.Literal(most_rows)),
         )
 
     def nulls(self) -> "Composed | None":
@@ -254,7 +284,7 @@ class Pages:
         self, keys: Sequence[pa.Array]
     ) -> tuple[npt.NDArray[np.uint64], str | pa.Array, npt.NDArray[np.int64]]:
         """Ids, URIs and positions."""
-        if self._by_number:
+        if self.by_number:
             positions = keys[0].cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
             return root_ids(self._location, positions), self._location, positions
         parts: list[Any] = [f"{self._location}?"]
@@ -290,7 +320,7 @@ class Pages:
         rejected = {row: _rejected(records, row, reasons[row]) for row in sorted(reasons)}
         if rejected and not self._rejects:
             first = next(iter(rejected.values()))
-            key = f", key {first.position}" if self._by_number else ""
+            key = f", key {first.position}" if self.by_number else ""
             raise DataError(
                 f"the row {first.uri}{key}: {first.reason}",
                 rows={},
@@ -300,7 +330,7 @@ class Pages:
         return rejected
 
     def _shown_key(self) -> str:
-        return ", ".join(column.name for column in self._table.key)
+        return ", ".join(self.key_names)
 
     def _place(self) -> str:
         return f"{self._params.schema}.{self._params.table}"

@@ -1,7 +1,8 @@
 """Reading the rows of a table of PostgreSQL."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import pyarrow as pa
 from anyio import to_thread
 
 from nvisy_connectors.sql.postgres import watermark
+from nvisy_connectors.sql.postgres.again import RowsAgain
 from nvisy_connectors.sql.postgres.ahead import one_ahead
 from nvisy_connectors.sql.postgres.connection import PostgresConnection
 from nvisy_connectors.sql.postgres.copy_out import Rows, close, connect, copy_out
+from nvisy_connectors.sql.postgres.cursor import PostgresCursor, Span
 from nvisy_connectors.sql.postgres.errors import classify_reading
 from nvisy_connectors.sql.postgres.highest import find_highest
 from nvisy_connectors.sql.postgres.pages import MICROSECONDS, Page, Pages, Position, Range
@@ -26,43 +29,21 @@ from nvisy_dagster.sdk import (
     ChangeCounts,
     ConfigError,
     Connection,
-    Cursor,
+    Decoded,
     EdgeType,
+    RejectedRecord,
     Source,
     connection_of,
 )
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
+    from psycopg.sql import Composed
 
 PIECE_BYTES = 8 * 2**20
 """Size of a batch, as the server sends it."""
 
 LAG_SECONDS = 300
-
-
-class Span(Cursor):
-    """What an incremental run settled when it began."""
-
-    begin: int | None
-    """Lowest value of the cursor column to read; `None` for all rows, in the order of the key."""
-    upto: int
-    """Highest value to read."""
-    next_begin: int | None
-    """Where the next run begins."""
-    tells_gone: bool
-    """Whether a sink may hold rows that do not meet the condition now."""
-
-
-class PostgresCursor(Cursor):
-    """The row behind which to read on."""
-
-    key: tuple[str, ...] | None
-    """Its key, as texts; `None` at the beginning."""
-    value: int | None = None
-    """Its value of the cursor column, where rows are read in its order."""
-    span: Span | None = None
-    """Of an incremental run."""
 
 
 class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
@@ -77,7 +58,8 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
     these digits, and `numeric` without digits text, since no type holds them all; `json` and
     `jsonb` text; `uuid` a UUID; a `vector(d)` of pgvector a list of `d` floats. All else (enums,
     intervals, ranges, addresses) is read as PostgreSQL writes it. A value that Arrow cannot hold,
-    such as an infinite date, is a bad record. Tables without a key are refused.
+    such as an infinite date, is a bad record; a replay of its dead letter reads the row again, by
+    its key, as it is then. Tables without a key are refused.
 
     With `"incremental": true` it needs a `cursor_column`. The first run reads everything, later
     ones the rows whose value grew since. What is made of a changed row replaces what was made of
@@ -98,6 +80,7 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
     capabilities = Capabilities(replayable=True)
     bookmarks = True
     skips_bad_records = True
+    decodes = True
     requires = ("psycopg",)
     extra = "sql"
 
@@ -144,7 +127,7 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
         self._address: PostgresConnection = connection_of(self, PostgresConnection)
         self.stack.push_async_callback(self._drop)
         pages = self._pages(await self._described())
-        async with aclosing(self._rows(pages, None, 0)) as nothing:
+        async with aclosing(self._rows(pages.query(None, 0))) as nothing:
             async for _ in nothing:
                 pass
 
@@ -197,6 +180,25 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
         async with aclosing(self._read(pages, after)) as found:
             async for page in found:
                 yield self._change(page, span, window, table)
+
+    def can_decode(self, rejected: RejectedRecord) -> bool:  # noqa: ARG002 - whichever it is
+        """Any: a row is read again by its key."""
+        return True
+
+    async def decode(self, rejected: Sequence[RejectedRecord]) -> AsyncGenerator[Decoded, None]:
+        """The rows as they are now, found by their keys.
+
+        Raises:
+            ConfigError: As of `read`.
+            TransientError: The server cannot be reached, or the session is lost.
+        """
+        pages = self._pages(await self._described(), rejects=True)
+        again = RowsAgain(
+            pages, self.location() or "", lambda keys: self._rows(pages.query_of(keys))
+        )
+        async with aclosing(again.decode(rejected)) as found:
+            async for decoded in found:
+                yield decoded
 
     async def _begin(
         self, table: SourceTable, known: watermark.Known, *, held: bool
@@ -273,7 +275,7 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
         most = self.params.batch_rows
         while True:
             count = 0
-            async with aclosing(self._rows(pages, after, most)) as found:
+            async with aclosing(self._rows(pages.query(after, most))) as found:
                 async for rows in found:
                     count += len(rows.sizes)
                     before, after = after, pages.last(rows)
@@ -291,16 +293,15 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
             if await found.fetchone() is not None:
                 raise pages.without_key()
 
-    async def _rows(
-        self, pages: Pages, after: Position | None, most: int
-    ) -> AsyncGenerator[Rows, None]:
-        """Rows of one page; a session that is left in the middle of it is closed."""
+    async def _rows(self, query: "Composed") -> AsyncGenerator[Rows, None]:
+        """Rows of a query; a session that is left in the middle of it is closed."""
         session = await self._ready()
         whole = False
         try:
             async with classify_reading(self._place(), self.params.where):
-                query = pages.query(after, most).as_bytes(session)
-                async with aclosing(copy_out(session, query, PIECE_BYTES)) as found:
+                asked = query.as_bytes(session)
+                rows_at_most = partial(self.rows_at_most, self.params.batch_rows)
+                async with aclosing(copy_out(session, asked, PIECE_BYTES, rows_at_most)) as found:
                     async for rows in found:
                         yield rows
             whole = True
@@ -310,7 +311,12 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
                     await self._drop()
 
     def _pages(
-        self, table: SourceTable, span: Range | None = None, *, tells_gone: bool = False
+        self,
+        table: SourceTable,
+        span: Range | None = None,
+        *,
+        tells_gone: bool = False,
+        rejects: bool = False,
     ) -> Pages:
         return Pages(
             table,
@@ -318,7 +324,7 @@ class PostgresSource(Source[PostgresSourceParams, PostgresCursor]):
             self.location() or "",
             span=span,
             tells_gone=tells_gone,
-            rejects=self.bad_records == "reject",
+            rejects=rejects or self.bad_records == "reject",
         )
 
     async def _described(self) -> SourceTable:

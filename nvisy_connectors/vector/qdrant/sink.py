@@ -11,7 +11,7 @@ from pydantic import Field
 
 from nvisy_connectors.vector.qdrant.connection import QdrantConnection
 from nvisy_connectors.vector.qdrant.points import VECTOR, dimension_of, to_points, unfit_rows
-from nvisy_connectors.vector.qdrant.stale import Epoch
+from nvisy_connectors.vector.qdrant.stale import Epoch, WrittenRoots
 from nvisy_connectors.vector.qdrant.store import (
     GRAPH_FIELD,
     SINK_FIELD,
@@ -90,6 +90,7 @@ class QdrantSink(Sink[QdrantSinkParams]):
         self._removes = True
         self._owner = Owner("", node_id)
         self._epoch = Epoch()
+        self._written: WrittenRoots | None = None
 
     def location(self) -> str | None:
         """URI of the collection."""
@@ -153,10 +154,10 @@ class QdrantSink(Sink[QdrantSinkParams]):
             # The other chunks of a document whose chunk is replayed are not stale.
             self._renews = False
             self._removes = False
-        elif progress.epoch == 0:
-            # A run that resumes finds its own points; in a fresh run over nothing, nothing is old.
-            self._removes = self._found is not None and not await store.is_empty()
-            self._renews = self._renews and self._removes
+        elif progress.epoch == 0 and (self._found is None or await store.is_empty()):
+            # A run that resumes finds its own points. In a fresh run over nothing, only what it
+            # wrote itself can be old: a document that changes meanwhile is read again.
+            self._written = WrittenRoots()
 
     async def write(self, batch: pa.RecordBatch) -> None:
         """Upsert one unit; on a server it is durable when this returns, in a folder at `commit`.
@@ -205,11 +206,13 @@ class QdrantSink(Sink[QdrantSinkParams]):
             await store.index_root()
         await store.flush()
         stale = False
-        for renewal in self._epoch.renewals(every_root=self._renews):
+        for renewal in self._epoch.renewals(every_root=self._renews, among=self._written):
             await store.delete_stale(self._owner, renewal.roots, renewal.keep)
             stale = True
         if stale:
             await store.flush()
+        if self._written is not None:
+            self._epoch.note_roots(self._written)
         self._epoch.clear()
 
     async def search(self, vector: Sequence[float], limit: int) -> Sequence[Hit]:

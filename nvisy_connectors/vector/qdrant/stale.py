@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from nvisy_connectors.vector.qdrant.points import format_uuids
 
 _IDS_PER_DELETE = 4096
 """Ids that one request names (160 kB), unless one root has more."""
+_TABLE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,36 @@ class Renewal:
 
     roots: list[str]
     keep: list[str]
+
+
+class WrittenRoots:
+    """The roots that earlier epochs of a run wrote, where there was nothing before it.
+
+    A bit for each half of an id, in a table of fixed size. One that is taken for another costs a
+    request that removes nothing; of ten million roots it is one in ten.
+    """
+
+    def __init__(self) -> None:
+        self._bits = np.zeros(_TABLE_BYTES, np.uint8)
+
+    def add(self, roots: "np.ndarray[Any, Any]") -> None:
+        """Note roots."""
+        for place, bit in _places(roots):
+            np.bitwise_or.at(self._bits, place, bit)
+
+    def among(self, roots: "np.ndarray[Any, Any]") -> npt.NDArray[np.bool_]:
+        """Whether each may be one of them."""
+        found = [self._bits[place] & bit != 0 for place, bit in _places(roots)]
+        return np.logical_and.reduce(found)
+
+
+def _places(roots: "np.ndarray[Any, Any]") -> Iterator[tuple[Any, Any]]:
+    # Ids are hashes: any of their bits will do.
+    words = np.ascontiguousarray(roots).view(np.uint64).reshape(-1, 2)
+    for half in (words[:, 0], words[:, 1]):
+        place = half % np.uint64(8 * _TABLE_BYTES)
+        bit = np.left_shift(np.uint8(1), (place & np.uint64(7)).astype(np.uint8))
+        yield (place >> np.uint64(3)).astype(np.int64), bit
 
 
 @dataclass
@@ -47,19 +79,24 @@ class Epoch:
         """Whether any roots are to be removed."""
         return any(self._gone)
 
-    def renewals(self, *, every_root: bool = True) -> Iterator[Renewal]:
+    def renewals(
+        self, *, every_root: bool = True, among: WrittenRoots | None = None
+    ) -> Iterator[Renewal]:
         """The records by root, in groups that one request can name; no root is split.
 
         Args:
             every_root: Whether all roots that were written are meant, or only those that are to be
                 removed.
+            among: Of which roots there may be anything; by default of all.
         """
-        ids = np.frombuffer(b"".join(self._ids), "V16")
-        roots = np.frombuffer(b"".join(self._roots), "V16")
-        yield from self._removed(roots)
+        ids, roots = _joined(self._ids), _joined(self._roots)
+        yield from self._removed(roots, among)
+        meant = np.ones(len(roots), np.bool_)
         if not every_root:
-            gone = _sortable(np.frombuffer(b"".join(self._gone), "V16"))
-            meant = np.isin(_sortable(roots), gone)
+            meant = np.isin(_sortable(roots), _sortable(_joined(self._gone)))
+        if among is not None:
+            meant &= among.among(roots)
+        if not meant.all():
             ids, roots = ids[meant], roots[meant]
         if not len(ids):
             return
@@ -78,19 +115,28 @@ class Epoch:
             yield Renewal(format_uuids(names.tolist()), format_uuids(ids[begin:end].tolist()))
             first = last
 
-    def _removed(self, written: "np.ndarray[Any, Any]") -> Iterator[Renewal]:
+    def _removed(
+        self, written: "np.ndarray[Any, Any]", among: WrittenRoots | None
+    ) -> Iterator[Renewal]:
         """The roots of which nothing was written."""
-        asked = np.frombuffer(b"".join(self._gone), "V16")
-        gone = np.setdiff1d(_sortable(asked), _sortable(written))
-        raw = gone.view("V16").tolist()
+        gone = np.setdiff1d(_sortable(_joined(self._gone)), _sortable(written)).view("V16")
+        raw = (gone if among is None else gone[among.among(gone)]).tolist()
         for start in range(0, len(raw), _IDS_PER_DELETE):
             yield Renewal(format_uuids(raw[start : start + _IDS_PER_DELETE]), [])
+
+    def note_roots(self, written: WrittenRoots) -> None:
+        """Add the roots that were written."""
+        written.add(_joined(self._roots))
 
     def clear(self) -> None:
         """Forget the records: the epoch is committed."""
         self._gone.clear()
         self._ids.clear()
         self._roots.clear()
+
+
+def _joined(ids: list[bytes]) -> "np.ndarray[Any, Any]":
+    return np.frombuffer(b"".join(ids), "V16")
 
 
 def _sortable(ids: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":

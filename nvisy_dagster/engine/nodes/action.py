@@ -57,8 +57,10 @@ async def run_action(
             elif isinstance(message, Removal):
                 await calls.in_order(partial(remove, message))
             else:
-                for unit in action.split(message):
-                    await calls.submit(apply, unit, hand_on)
+                with running.at_work() as work:
+                    for unit in action.split(message):
+                        work.calls += 1
+                        await calls.submit(apply, unit, hand_on)
     await running.pass_end()
     await outlet.end()
 

@@ -1,21 +1,44 @@
 """The tasks at the ends of a stage: what an earlier one made, and what a later one will read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from anyio import to_thread
 
 from nvisy_dagster.engine.channel import Inlet, Outlet
+from nvisy_dagster.engine.drain import ReadStoppedError
 from nvisy_dagster.engine.epochs import Epochs
-from nvisy_dagster.engine.materialized import Manifest, PartWriter, read_epochs
+from nvisy_dagster.engine.materialized import (
+    EpochParts,
+    Manifest,
+    PartWriter,
+    parts_by_epoch,
+    read_column,
+    read_part,
+    read_upto,
+)
 from nvisy_dagster.engine.message import Barrier, Removal
+from nvisy_dagster.engine.pace import Pace
 from nvisy_dagster.engine.removed import RemovalWriter
 from nvisy_dagster.engine.versions import Versions
+from nvisy_dagster.sdk.identity import array_to_ids
+
+Ends = npt.NDArray[np.int64]
 
 
 async def run_edges(
-    name: str, manifests: Sequence[Manifest], outlets: Mapping[str, Outlet], epochs: Epochs
+    name: str,
+    manifests: Sequence[Manifest],
+    outlets: Mapping[str, Outlet],
+    epochs: Epochs,
+    pace: Pace,
 ) -> None:
-    """Send on what an earlier stage made, cutting barriers between its epochs."""
-    edges = _Edges(name, outlets, epochs)
+    """Send on what an earlier stage made, cutting barriers where its source records end."""
+    edges = _Edges(name, outlets, epochs, pace)
     if not epochs.position(name).done and not await edges.read(manifests):
         return
     epochs.exhausted(name)
@@ -26,58 +49,152 @@ async def run_edges(
 class _Edges:
     """The outputs of one earlier stage, on their way to the nodes that read them."""
 
-    def __init__(self, name: str, outlets: Mapping[str, Outlet], epochs: Epochs) -> None:
+    def __init__(
+        self, name: str, outlets: Mapping[str, Outlet], epochs: Epochs, pace: Pace
+    ) -> None:
         self._name = name
         self._outlets = outlets
         self._epochs = epochs
-        self._cursor = epochs.position(name).cursor
+        self._pace = pace
+        self._epoch, further = read_upto(epochs.position(name).cursor)
+        """The epoch of the earlier stage of which all was sent."""
+        self._rows = sum(further.values())
+        """How many records of the next one were sent, too, where that has one output."""
+        self._output = next(iter(further), "")
         self._versions = Versions()
-        self._removals: list[tuple[str, Removal]] = []
-        """Of the epoch that is read, until all of them are known."""
 
     async def read(self, manifests: Sequence[Manifest]) -> bool:
         """Send all of it on; whether it came to the end, and was not stopped."""
-        after = (self._cursor or {"epoch": 0})["epoch"]
-        async with aclosing(read_epochs(manifests, after)) as slices:
-            async for output, data, epoch in slices:
-                if isinstance(data, Removal):
-                    self._removals.append((output, data))
-                else:
-                    await self._remove()
-                    self._epochs.read_rows(data.num_rows)
-                    await self._outlets[output].send(data)
-                # Where the epochs of the earlier stage meet, and only there, a barrier may be cut,
-                # and reading may stop.
-                if epoch is not None and await self._end_epoch(epoch):
-                    return False
+        try:
+            for parts in parts_by_epoch(manifests, self._epoch):
+                await self._epochs.make_room(self._name, 1, self._cut)
+                await self._remove(parts)
+                await self._send_records(parts)
+                self._epoch, self._rows = parts.epoch, 0
+                await self._cut_if_due()
+        except ReadStoppedError:
+            await self._epochs.cut_final(self._name, self._cut)
+            return False
         return True
 
-    async def _end_epoch(self, epoch: int) -> bool:
-        await self._remove()
-        self._cursor = {"epoch": epoch}
+    async def _send_records(self, parts: EpochParts) -> None:
+        """Send the records of an epoch.
+
+        Raises:
+            ReadStoppedError: The stage is to stop, and here it may.
+        """
+        ends = await self._ends(parts)
+        for output, path in parts.records:
+            start, sent = 0, self._rows
+            async with aclosing(read_part(path)) as batches:
+                async for batch in batches:
+                    skip = min(max(0, sent - start), batch.num_rows)
+                    for piece in self._pieces(batch.slice(skip), start + skip, ends):
+                        await self._send(output, piece, ends)
+                    start += batch.num_rows
+
+    async def _ends(self, parts: EpochParts) -> Ends | None:
+        """Where within an epoch barriers may be cut, besides its end; `None` for nowhere.
+
+        Between the records of two source records, if it has one output and removes nothing.
+        """
+        if parts.removed or len(parts.records) != 1:
+            return None
+        if self._pace.most_rows is None and not self._rows:
+            return None
+        return await to_thread.run_sync(_root_ends, parts.records[0][1])
+
+    def _pieces(
+        self, batch: pa.RecordBatch, start: int, ends: Ends | None
+    ) -> Iterator[pa.RecordBatch]:
+        """A batch in pieces of what may be sent at once, which end where barriers may be cut.
+
+        Args:
+            batch: What is to be sent.
+            start: The number of its first record within the epoch.
+            ends: Where barriers may be cut.
+        """
+        sent = 0
+        while sent < batch.num_rows:
+            most = self._pace.most_rows
+            rows = batch.num_rows - sent
+            if ends is not None and most is not None:
+                rows = min(rows, _next_end(ends, start + sent, most) - start - sent)
+            yield batch.slice(sent, rows)
+            sent += rows
+
+    async def _send(self, output: str, data: pa.RecordBatch, ends: Ends | None) -> None:
+        """Send some records, and cut before or after where that may be."""
+        epochs, rows = self._epochs, data.num_rows
+        if ends is not None and _is_end(ends, self._rows):
+            await epochs.make_room(self._name, rows, self._cut)
+        epochs.read_rows(rows)
+        await self._outlets[output].send(data)
+        self._pace.sent(rows, requested=epochs.requested, written=epochs.written.epoch)
+        if ends is not None:
+            self._output = output
+            self._rows += rows
+            if _is_end(ends, self._rows):
+                await self._cut_if_due()
+
+    async def _cut_if_due(self) -> None:
+        """At a place where a barrier may be cut, and where the stage may stop.
+
+        Raises:
+            ReadStoppedError: It is to stop.
+        """
         if self._epochs.due(self._name):
             await self._cut()
         if self._epochs.reads.stopped:
-            await self._epochs.cut_final(self._name, self._cut)
-        return self._epochs.reads.stopped
+            raise ReadStoppedError
 
-    async def _remove(self) -> None:
+    async def _remove(self, parts: EpochParts) -> None:
         """Before the first records of an epoch: what it removes."""
-        if not self._removals:
+        removals: list[tuple[str, Removal]] = []
+        for output, path in parts.removed:
+            async with aclosing(read_part(path)) as batches:
+                removals += [(output, Removal.from_batch(batch)) async for batch in batches]
+        if not removals:
             return
-        roots = [removal.root_ids for _, removal in self._removals]
+        roots = [removal.root_ids for _, removal in removals]
         if self._versions.meet(roots):
             await self._epochs.cut_here(self._name, self._cut)
         self._versions.add(roots)
-        for output, removal in self._removals:
+        for output, removal in removals:
             await self._outlets[output].send(removal)
-        self._removals.clear()
 
     async def _cut(self) -> None:
         self._versions.clear()
-        barrier = Barrier(self._epochs.cut(self._name, self._cursor))
+        further = {self._output: self._rows} if self._rows else {}
+        cursor = {"epoch": self._epoch, "rows": further}
+        barrier = Barrier(self._epochs.cut(self._name, cursor))
         for outlet in self._outlets.values():
             await outlet.send(barrier)
+
+
+def _root_ends(path: Path) -> Ends:
+    """How many records of a part lie before each place that no source record lies across."""
+    roots = read_column(path, "_root_id").combine_chunks()
+    # Half of each id: where two are taken for one, there is an end less.
+    words = array_to_ids(roots.cast(pa.binary(16)))[:, 0]
+    _, inverse = np.unique(words, return_inverse=True)
+    place = np.arange(len(inverse))
+    last = np.zeros(len(inverse), np.int64)
+    last[inverse] = place  # of several assignments the last one holds
+    return np.flatnonzero(np.maximum.accumulate(last[inverse]) == place) + 1
+
+
+def _next_end(ends: Ends, start: int, most: int) -> int:
+    """The last place within `most` records behind `start`, or the first one behind that."""
+    index = int(np.searchsorted(ends, start + most, side="right")) - 1
+    if index < 0 or ends[index] <= start:
+        index += 1
+    return int(ends[index])
+
+
+def _is_end(ends: Ends, rows: int) -> bool:
+    index = int(np.searchsorted(ends, rows))
+    return index < len(ends) and int(ends[index]) == rows
 
 
 async def run_part_writer(

@@ -29,8 +29,10 @@ async def run_router(
                 for outlet in outlets.values():
                     await outlet.send(running.removal(message))
                 continue
-            for unit in router.split(message):
-                await _route(running, router, unit, outlets)
+            with running.at_work(1) as work:
+                for unit in router.split(message):
+                    work.calls += 1
+                    await _route(running, router, unit, outlets)
     await running.pass_end()
     for outlet in outlets.values():
         await outlet.end()

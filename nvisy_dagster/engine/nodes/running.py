@@ -1,6 +1,7 @@
 """What every task of a node works with."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -15,9 +16,16 @@ from nvisy_dagster.engine.error_limit import ErrorLimits
 from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.message import Removal
 from nvisy_dagster.engine.metrics import NodeMetrics
+from nvisy_dagster.engine.pace import Pace, Work
 from nvisy_dagster.engine.rejection import Rejected, failed_records
 from nvisy_dagster.engine.superseded import Superseding, superseded_as
 from nvisy_dagster.engine.suspects import NodeSuspects
+
+
+def concurrency_of(node: Node) -> int:
+    """Calls of a node that may be in flight."""
+    asked = node.policies.concurrency.max_per_node
+    return asked or node.component.capabilities.concurrency
 
 
 @dataclass
@@ -34,6 +42,7 @@ class RunningNode:
     epoch: int
     """Epoch of the last barrier that it passed on."""
     lease: Lease
+    pace: Pace
     changes: ChangeReader | None = None
     """Of a source that reads only what changed."""
     kept: list[pa.Array] = field(default_factory=list[pa.Array])
@@ -46,8 +55,15 @@ class RunningNode:
     @property
     def concurrency(self) -> int:
         """Calls that may be in flight."""
-        asked = self.node.policies.concurrency.max_per_node
-        return asked or self.node.component.capabilities.concurrency
+        return concurrency_of(self.node)
+
+    def at_work(self, concurrency: int | None = None) -> AbstractContextManager[Work]:
+        """While the node is busy with a message.
+
+        Args:
+            concurrency: Calls that it makes at once, if not as many as it may.
+        """
+        return self.pace.at_work(self.node.id, concurrency or self.concurrency)
 
     async def reject(self, rejected: Rejected) -> None:
         """Treat refused records as the node's policy says.

@@ -49,9 +49,11 @@ async def run_sink(running: RunningNode, sink: Sink[Any], inlet: Inlet) -> None:
                     if isinstance(message, Removal):
                         removal = message
                         continue
-                    for unit in sink.split(message):
-                        await limit.acquire()
-                        writes.start_soon(write, unit)
+                    with running.at_work() as work:
+                        for unit in sink.split(message):
+                            work.calls += 1
+                            await limit.acquire()
+                            writes.start_soon(write, unit)
             if removal is not None and sink.capabilities.removes:
                 await _remove(running, sink, running.removal(removal))
             await _commit(running, sink, epoch)

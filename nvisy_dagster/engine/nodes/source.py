@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import anyio
 import pyarrow as pa
 from pydantic import ValidationError
 
@@ -50,44 +51,93 @@ def _position(source: Source[Any, Any], cursor: Mapping[str, Any]) -> Cursor:
 
 
 async def run_source(
-    running: RunningNode, slices: AsyncGenerator[Slice, None], outlet: Outlet
+    running: RunningNode,
+    source: Source[Any, Any],
+    slices: AsyncGenerator[Slice, None],
+    outlet: Outlet,
 ) -> None:
     """Send on what a source reads, cutting barriers when asked to."""
-    name, epochs, versions = running.node.id, running.epochs, Versions()
-    cursor, done = epochs.position(name).cursor, epochs.position(name).done
+    reading, whole = _Reading(running, source, outlet), False
+    async with aclosing(slices), anyio.create_task_group() as tasks:
+        tasks.start_soon(reading.cut_meanwhile)
+        whole = await reading.read(slices)
+        async with reading.turn:
+            tasks.cancel_scope.cancel()
+    if whole:
+        running.epochs.exhausted(running.node.id)
+        await running.pass_end()
+        await outlet.end()
 
-    async def cut() -> None:
-        versions.clear()
-        epoch = epochs.cut(name, cursor)
-        await running.pass_barrier(epoch)
-        await outlet.send(Barrier(epoch))
 
-    async with aclosing(slices):
+class _Reading:
+    """A source at work."""
+
+    def __init__(self, running: RunningNode, source: Source[Any, Any], outlet: Outlet) -> None:
+        self._running = running
+        self._source = source
+        self._outlet = outlet
+        self._name = running.node.id
+        self._cursor = running.epochs.position(self._name).cursor
+        self._versions = Versions()
+        self.turn = anyio.Lock()
+        """Held while something is sent: the cursor tells where the source stands otherwise."""
+
+    async def read(self, slices: AsyncGenerator[Slice, None]) -> bool:
+        """Send it all on; whether it came to the end, and was not stopped."""
+        epochs, pace = self._running.epochs, self._running.pace
+        if epochs.position(self._name).done:
+            return True
         try:
-            while not done and (read := await epochs.reads.next(slices)) is not None:
-                data, after, bad = read
-                if running.changes is not None:
-                    roots = running.changes.roots()
-                    if versions.meet([*roots.told, *roots.gone]):
-                        await epochs.cut_here(name, cut)
-                    versions.add(roots.told)
-                cursor = after
-                running.metrics.counts.records_in += data.num_rows + len(bad)
-                refused = list(refused_by_source(bad))
-                for rejected in refused:
-                    await running.reject(rejected)
-                running.saw(data, refused)
-                epochs.read_rows(data.num_rows + len(bad))
-                if data.num_rows:
-                    running.metrics.sent(data)
-                    await outlet.send(data)
-                if running.changes is not None:
-                    await running.changes.sent(running.metrics.counts, running.kept, outlet)
-                if epochs.due(name):
-                    await cut()
+            self._source.most_rows = pace.most_rows
+            while (read := await epochs.reads.next(slices)) is not None:
+                async with self.turn:
+                    await self._send(*read)
+                rows = read[0].num_rows + len(read[2])
+                pace.sent(rows, requested=epochs.requested, written=epochs.written.epoch)
+                self._source.most_rows = pace.most_rows
         except ReadStoppedError:
-            await epochs.cut_final(name, cut)
-            return
-    epochs.exhausted(name)
-    await running.pass_end()
-    await outlet.end()
+            async with self.turn:
+                await epochs.cut_final(self._name, self._cut)
+            return False
+        return True
+
+    async def cut_meanwhile(self) -> None:
+        """Cut when asked to while the source waits for its next records, for ever."""
+        epochs = self._running.epochs
+        while True:
+            await epochs.wait_until_due(self._name)
+            async with self.turn:
+                if epochs.due(self._name):
+                    await self._cut()
+
+    async def _send(
+        self, data: pa.RecordBatch, after: Mapping[str, Any], bad: Sequence[RejectedRecord]
+    ) -> None:
+        running, epochs = self._running, self._running.epochs
+        rows = data.num_rows + len(bad)
+        await epochs.make_room(self._name, rows, self._cut)
+        if running.changes is not None:
+            roots = running.changes.roots()
+            if self._versions.meet([*roots.told, *roots.gone]):
+                await epochs.cut_here(self._name, self._cut)
+            self._versions.add(roots.told)
+        self._cursor = after
+        running.metrics.counts.records_in += rows
+        refused = list(refused_by_source(bad))
+        for rejected in refused:
+            await running.reject(rejected)
+        running.saw(data, refused)
+        epochs.read_rows(rows)
+        if data.num_rows:
+            running.metrics.sent(data)
+            await self._outlet.send(data)
+        if running.changes is not None:
+            await running.changes.sent(running.metrics.counts, running.kept, self._outlet)
+        if epochs.due(self._name):
+            await self._cut()
+
+    async def _cut(self) -> None:
+        self._versions.clear()
+        epoch = self._running.epochs.cut(self._name, self._cursor)
+        await self._running.pass_barrier(epoch)
+        await self._outlet.send(Barrier(epoch))

@@ -90,6 +90,21 @@ class SourceConformance(Conformance):
             what = f"resumed after batch {place} of {len(whole)}"
             check_same(_rows(rest), _rows(whole[place + 1 :]), what)
 
+    async def test_smaller_batches_hold_the_same(
+        self, params: Params, connection: Connection | None
+    ) -> None:
+        """Asked for batches of 2 records, it reads the same, and resumes in the midst of them."""
+        self._demand_replayable()
+        whole = _rows(await self.read_from(None, params, connection))
+        source: Any = self.build(params, connection)
+        async with source:
+            source.most_rows = 2
+            batches = await _drain(source, None)
+        check_same(_rows(batches), whole, "the read in small batches")
+        place = len(batches) // 2
+        rest = await self.read_from(_reread(batches[place].cursor), params, connection)
+        check_same(_rows(rest), _rows(batches[place + 1 :]), "resumed after a small batch")
+
     async def test_closes_early(self, params: Params, connection: Connection | None) -> None:
         """Left after the first batch, it closes quickly and leaves nothing open."""
         await self.read_from(None, params, connection)

@@ -1,0 +1,131 @@
+"""Values as the fields of a CSV file, many at a time."""
+
+import base64
+import json
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute
+
+from nvisy_connectors.object.formats.csv_options import CsvWriteOptions
+from nvisy_connectors.object.formats.readable import plain, readable_column
+
+pc: Any = cast("Any", pyarrow.compute)
+
+_TEXT = pa.large_string()
+_EMPTY = pa.scalar("", _TEXT)
+_FORMULA = "^[=+@\t\r-]"
+_NUMBER = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_WHOLE = r"^(-?[0-9]+)$"
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Whether a value is no single field."""
+    return pa.types.is_nested(kind)
+
+
+def cells(name: str, array: pa.Array, options: CsvWriteOptions) -> pa.Array:
+    """Fields of one column as they stand in a file; null for a null."""
+    array = readable_column(name, array)
+    is_text = _is_text(_value_type(array.type))
+    found = _texts(array)
+    if is_text and options.neutralize_formulas:
+        found = neutral(found)
+    return quoted(found, options)
+
+
+def quoted(found: pa.Array, options: CsvWriteOptions) -> pa.Array:
+    """Texts, in quotes where they need them."""
+    bare = pc.replace_substring(found, '"', '""')
+    mark = pa.scalar('"', _TEXT)
+    marked = pc.binary_join_element_wise(mark, bare, mark, _EMPTY)
+    if options.quoting == "all":
+        return marked
+    needs = pc.match_substring_regex(found, _special(options.delimiter))
+    if options.null_value:
+        needs = pc.or_(needs, pc.equal(found, pa.scalar(options.null_value, _TEXT)))
+    return pc.if_else(needs, marked, found)
+
+
+def neutral(found: pa.Array) -> pa.Array:
+    """Texts that no spreadsheet takes for a formula; plain numbers are none."""
+    is_formula = pc.and_not(
+        pc.match_substring_regex(found, _FORMULA), pc.match_substring_regex(found, _NUMBER)
+    )
+    marked = pc.binary_join_element_wise(pa.scalar("'", _TEXT), found, _EMPTY)
+    return pc.if_else(is_formula, marked, found)
+
+
+def json_texts(array: pa.Array) -> tuple[pa.Array, list[int]]:
+    """Nested values as JSON, and the places of those that JSON cannot express."""
+    encode = json.JSONEncoder(
+        ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
+    ).encode
+    texts: list[str | None] = []
+    bad: list[int] = []
+    for place, value in enumerate(array.to_pylist()):
+        try:
+            texts.append(None if value is None else encode(value))
+        except ValueError:
+            texts.append(None)
+            bad.append(place)
+    return pa.array(texts, _TEXT), bad
+
+
+def _special(delimiter: str) -> str:
+    r"""What must stand in quotes: nothing at all, marks, and blanks at an end."""
+    mark = delimiter if delimiter.isalnum() else f"\\{delimiter}"
+    return f'^$|["\r\n]|{mark}|^[ \t]|[ \t]$'
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        test(kind) for test in (pa.types.is_string, pa.types.is_large_string, _is_string_view)
+    )
+
+
+def _is_string_view(kind: pa.DataType) -> bool:
+    return kind == pa.string_view()
+
+
+def _texts(array: pa.Array) -> pa.Array:
+    kind = array.type
+    if isinstance(kind, pa.ExtensionType | pa.UuidType):
+        values = [None if value is None else str(value) for value in array.to_pylist()]
+        return pa.array(values, _TEXT)
+    if pa.types.is_dictionary(kind):
+        return _texts(array.cast(kind.value_type))
+    if pa.types.is_null(kind):
+        return pa.nulls(len(array), _TEXT)
+    if _is_binary(kind):
+        values = [None if v is None else base64.b64encode(v).decode() for v in array.to_pylist()]
+        return pa.array(values, _TEXT)
+    if pa.types.is_duration(kind):
+        counts = array.cast(pa.int64()).cast(pa.float64(), safe=False)
+        array = pc.divide(counts, float(_UNITS[kind.unit]))
+    elif pa.types.is_float16(kind):
+        array = array.cast(pa.float32())
+    texts = array.cast(_TEXT)
+    if pa.types.is_floating(array.type):
+        # Else a column of whole numbers would come back as one of integers.
+        texts = pc.replace_substring_regex(texts, _WHOLE, r"\1.0")
+    return texts
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return (
+        any(
+            test(kind)
+            for test in (
+                pa.types.is_binary,
+                pa.types.is_large_binary,
+                pa.types.is_fixed_size_binary,
+            )
+        )
+        or kind == pa.binary_view()
+    )

@@ -1,0 +1,54 @@
+"""What writes a part to a file of this machine; all of it blocks, for threads."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from nvisy_connectors.object.params import WriteParams
+
+
+class PartWriter(ABC):
+    """One open part.
+
+    Args:
+        path: File to make.
+        schema: Schema of all batches to come.
+        params: What the sink was told.
+    """
+
+    extension: ClassVar[str]
+    one_record: ClassVar[bool] = False
+    """Whether a part holds exactly one record."""
+
+    @staticmethod  # noqa: B027 - most formats hold any column
+    def check(schema: pa.Schema, params: WriteParams) -> None:
+        """Refuse columns that the format cannot hold; pure.
+
+        Args:
+            schema: What comes in.
+            params: What the sink was told.
+
+        Raises:
+            ConfigError: There is such a column.
+        """
+
+    @abstractmethod
+    def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None: ...
+
+    @abstractmethod
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows.
+
+        Raises:
+            DataError: Some rows cannot be written in this format; the others were.
+        """
+
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes so far, roughly."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Complete the file; harmless when it is closed."""

@@ -1,0 +1,409 @@
+"""`convert`: columns of other types, and records of other primitives."""
+
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from tabular_batches import articles, batch_of, edge
+
+from nvisy_connectors.tabular.convert import Convert, ConvertParams
+from nvisy_dagster.sdk import PRIMITIVES, ConfigError, DataError, EdgeType, NvisyError
+from nvisy_dagster.sdk.arrow_schema import schema_of
+from nvisy_dagster.sdk.envelope import ENVELOPE, payload
+from nvisy_dagster.sdk.testing import ActionConformance
+from nvisy_dagster.sdk.validation import validate
+
+DIGITS = {"digits": "INTEGER"}
+
+
+class TestConvertColumns(ActionConformance):
+    component = Convert
+
+    @pytest.fixture
+    def params(self):
+        return ConvertParams.model_validate({
+            "columns": {"digits": {"type": "INTEGER", "on_error": "null"}, "score": "DECIMAL(4, 2)"}
+        })
+
+    @pytest.fixture
+    def rows(self):
+        return articles()
+
+    def refused(self, rows):
+        return [edge({"score": [1.0]}), edge({"digits": [[1]], "score": [1.0]})]
+
+
+class TestConvertThatRefuses(ActionConformance):
+    component = Convert
+
+    @pytest.fixture
+    def params(self):
+        return ConvertParams.model_validate({
+            "columns": DIGITS,
+            "to": "document",
+            "fields": {"text": "text || ' ' || lang", "title": "lang"},
+        })
+
+    @pytest.fixture
+    def rows(self):
+        return articles().take([0, 1, 5, 7])
+
+    @pytest.fixture
+    def bad_rows(self):
+        return articles()
+
+
+class TestConvertToEmbeddings(ActionConformance):
+    component = Convert
+
+    @pytest.fixture
+    def params(self):
+        return ConvertParams.model_validate({
+            "to": "embedding",
+            "fields": {"vector": "numbers", "model": "'some-model'"},
+            "dimensions": 2,
+        })
+
+    @pytest.fixture
+    def rows(self):
+        return batch_of({"numbers": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [0.0, 0.5]]})
+
+    @pytest.fixture
+    def bad_rows(self):
+        lists = [[1.0, 2.0], [1.0], None, [3.0, 4.0], [1.0, None], [float("inf"), 0.0]]
+        return batch_of({"numbers": lists})
+
+
+def convert(batch: pa.RecordBatch, primitive: str = "row", **params: Any) -> pa.RecordBatch:
+    """What `convert` makes of a batch, which is what it promised when the graph was compiled."""
+    action = Convert(ConvertParams.model_validate(params), node_id="convert")
+    promised = action.output(EdgeType(primitive, batch.schema))
+    assert action.output(EdgeType(primitive)).primitive in {promised.primitive, "row"}
+    made = action.transform(batch)
+    assert made.schema.equals(promised.schema, check_metadata=True)
+    made.validate(full=True)
+    if promised.primitive != primitive or "to" in params:
+        validate(made, promised.primitive)
+    return made
+
+
+def refused_rows(batch: pa.RecordBatch, **params: Any) -> dict[int, str]:
+    with pytest.raises(DataError) as refused:
+        convert(batch, **params)
+    assert isinstance(refused.value.result, pa.RecordBatch)
+    assert refused.value.result.num_rows == batch.num_rows - len(refused.value.rows)
+    return refused.value.rows
+
+
+DAY = dt.date(2024, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "conversion", "kind", "made"),
+    [
+        (["1", " 2 ", None], "INTEGER", pa.int32(), [1, 2, None]),
+        (["1.50", "2"], "DECIMAL(5, 2)", pa.decimal128(5, 2), [Decimal("1.50"), Decimal(2)]),
+        ([1, 0], "BOOLEAN", pa.bool_(), [True, False]),
+        ([1.0, 2.0], "BIGINT", pa.int64(), [1, 2]),
+        (["1e3", "2.0"], "DOUBLE", pa.float64(), [1000.0, 2.0]),
+        (["2024-02-03"], "DATE", pa.date32(), [DAY]),
+        (["03.02.2024"], {"type": "DATE", "format": "%d.%m.%Y"}, pa.date32(), [DAY]),
+        ([DAY], {"type": "VARCHAR", "format": "%d.%m.%Y"}, pa.string(), ["03.02.2024"]),
+        (
+            ["2024-02-03 12:00:00+02"],
+            "TIMESTAMPTZ",
+            pa.timestamp("us", "UTC"),
+            [dt.datetime(2024, 2, 3, 10, tzinfo=dt.UTC)],
+        ),
+        (['{"a": [1, 2]}'], "STRUCT(a INTEGER[])", None, [{"a": [1, 2]}]),
+        (["[1, 2]", None], "INTEGER[]", pa.list_(pa.int32()), [[1, 2], None]),
+        ([{"a": [1, None]}], "VARCHAR", pa.string(), ['{"a":[1,null]}']),
+        (["ä".encode(), None], "VARCHAR", pa.string(), ["ä", None]),
+        (["ä"], "BLOB", pa.binary(), ["ä".encode()]),
+        ([[1, 2]], "DOUBLE[]", pa.list_(pa.float64()), [[1.0, 2.0]]),
+    ],
+)
+def test_values_get_another_type(values, conversion, kind, made):
+    column = convert(batch_of({"x": values, "y": values}), columns={"x": conversion}).column("x")
+    assert kind is None or column.type.equals(kind)
+    assert column.to_pylist() == made
+
+
+def test_a_column_of_the_type_already_is_not_copied():
+    batch = articles()
+    made = convert(batch.select([*ENVELOPE.names, "text"]), columns={"text": "VARCHAR"})
+    assert made.column("text").buffers()[2].address == batch.column("text").buffers()[2].address
+    assert made.column("_id").equals(batch.column("_id"))
+
+
+def test_each_column_has_its_own_policy():
+    batch = batch_of({"a": ["1", "x", "3"], "b": ["1", "2", "y"], "c": ["1", "2", "3"]})
+    columns: dict[str, Any] = {
+        "a": {"type": "INTEGER", "on_error": "null"},
+        "b": "INTEGER",
+        "c": {"type": "INTEGER", "on_error": "fail"},
+    }
+    told = refused_rows(batch, columns=columns)
+    assert list(told) == [2]
+    assert told[2].startswith("column 'b': Could not convert string 'y' to INT32")
+    with pytest.raises(DataError) as refused:
+        convert(batch, columns=columns)
+    assert payload(refused.value.result).to_pylist() == [
+        {"a": 1, "b": 1, "c": 1},
+        {"a": None, "b": 2, "c": 2},
+    ]
+    columns["b"] = {"type": "INTEGER", "on_error": "fail"}
+    with pytest.raises(NvisyError, match=r"^column 'b': .*'y'|\"y\"") as failed:
+        convert(batch, columns=columns)
+    assert not isinstance(failed.value, DataError | ConfigError)
+    assert failed.value.tag == "validation"
+
+
+@pytest.mark.parametrize("name", ["b", "a", 'it\'s "b"', "columns.x': "])
+@pytest.mark.parametrize("value", ["y", "1.5"])
+def test_a_column_that_ends_the_run_is_never_hidden_by_another(name, value):
+    batch = batch_of({"aa": ["x"], name: [value], "z": ["x"]})
+    columns = {"aa": "INTEGER", name: {"type": "INTEGER", "on_error": "fail"}, "z": "INTEGER"}
+    with pytest.raises(NvisyError) as failed:
+        convert(batch, columns=columns)
+    assert not isinstance(failed.value, DataError)
+    assert failed.value.message.startswith(f"column {name!r}: ")
+
+
+def test_a_fraction_is_never_cut_off():
+    batch = batch_of({"f": [1.0, 2.5, None, -0.5], "t": ["1.0", "2", "3.7", "1e1"]})
+    assert refused_rows(batch, columns={"f": "BIGINT"}) == {
+        1: "column 'f': 2.5 is no whole number",
+        3: "column 'f': -0.5 is no whole number",
+    }
+    assert refused_rows(batch, columns={"t": "INTEGER"}) == {
+        2: "column 't': '3.7' is no whole number"
+    }
+    sliced = batch.slice(2)
+    assert list(refused_rows(sliced, columns={"t": "INTEGER"})) == [0]
+    assert convert(batch.slice(0, 2), columns={"t": "INTEGER"})["t"].to_pylist() == [1, 2]
+    tiny = batch_of({"t": ["1e-90", "1e-999999", "0e-5", "10e-1"]})
+    assert list(refused_rows(tiny, columns={"t": "INTEGER"})) == [0, 1]
+    nulls = convert(batch, columns={"t": {"type": "INTEGER", "on_error": "null"}})
+    assert nulls.column("t").to_pylist() == [1, 2, None, 10]
+
+
+def test_a_column_that_is_not_null_stays_so_unless_failures_become_null():
+    schema = pa.schema([pa.field("n", pa.string(), nullable=False)])
+    batch = batch_of(pa.record_batch([pa.array(["1", "2"])], schema=schema))
+    assert not convert(batch, columns={"n": "INTEGER"}).schema.field("n").nullable
+    null = {"n": {"type": "INTEGER", "on_error": "null"}}
+    assert convert(batch, columns=null).schema.field("n").nullable
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.integers(-300, 300).map(str), st.sampled_from(["x", "", "1.5"])),
+        min_size=1,
+        max_size=60,
+    ),
+    st.sampled_from(["reject", "null"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_exactly_the_values_that_do_not_fit_fail(values, on_error):
+    batch = batch_of({"n": pa.array(values, pa.string())})
+
+    def fits(value):
+        return value is None or (value.lstrip("-").isdigit() and -128 <= int(value) <= 127)
+
+    bad = [row for row, value in enumerate(values) if not fits(value)]
+    wanted = [None if v is None else int(v) for v in values if fits(v)]
+    columns = {"n": {"type": "TINYINT", "on_error": on_error}}
+    if bad and on_error == "reject":
+        with pytest.raises(DataError) as refused:
+            convert(batch, columns=columns)
+        assert list(refused.value.rows) == bad
+        assert refused.value.result.column("n").to_pylist() == wanted
+    else:
+        made = convert(batch, columns=columns).column("n").to_pylist()
+        assert made == [int(v) if v is not None and fits(v) else None for v in values]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"nope": "INTEGER"}, "'columns' names column 'nope'"),
+        ({"Text": "INTEGER"}, "did you mean 'text'"),
+        ({"text": "NOSUCH"}, "column 'text': the type 'nosuch' is not allowed in a cast"),
+        ({"text": "INTEGER) || (1"}, "is no type"),
+        ({"text": "INTEGER; DROP TABLE x"}, "column 'text': syntax error"),
+        ({"text": "FLOAT[3]"}, "use a list"),
+        ({"text": {"type": "INTEGER", "format": "%d"}}, "'format' says how dates"),
+        ({"text": {"type": "DATE", "format": "%q"}}, "Unrecognized format"),
+        ({"day": "INTEGER"}, "column 'day': Unimplemented type for cast"),
+        ({"list": "INTEGER"}, "column 'list': no int32 can be made of list"),
+    ],
+)
+def test_what_cannot_be_converted_is_told_before_the_run(columns, message):
+    batch = batch_of({"text": ["a"], "day": [DAY], "list": [[1]]})
+    action = Convert(ConvertParams.model_validate({"columns": columns}))
+    with pytest.raises(ConfigError, match=None) as refused:
+        action.output(EdgeType("row", batch.schema))
+    assert message in str(refused.value)
+    assert refused.value.place[:2] == ("columns", next(iter(columns)))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"fields": {"text": "a"}, "columns": DIGITS},
+        {"to": "document", "dimensions": 3},
+        {"columns": {"_ID": "INTEGER"}},
+        {"to": "nothing"},
+    ],
+)
+def test_params_that_mean_nothing_are_refused(params):
+    with pytest.raises(ValidationError):
+        ConvertParams.model_validate(params)
+
+
+TEXT = {"text": ["a", "b"]}
+DATA = {"data": [b"a", b"b"], "mime_type": ["a/b", None], "size": [1, 1]}
+NUMBERS = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
+
+
+@pytest.mark.parametrize(
+    ("before", "columns", "to", "fields", "made"),
+    [
+        ("row", {"body": ["a"], "n": [1]}, "document", {"text": "body"}, {"text": "a", "n": 1}),
+        ("row", {"n": [7]}, "document", {"text": "n * 2", "title": "'T'"}, {"text": "14", "n": 7}),
+        ("document", TEXT, "row", {}, {"text": "a"}),
+        ("document", TEXT, "chunk", {}, {"text": "a", "index": 0}),
+        ("document", TEXT, "blob", {}, {"data": b"a", "size": 1}),
+        ("document", TEXT, "raw", {}, {"data": b"a", "encoding": "utf-8"}),
+        ("blob", DATA, "document", {}, {"text": "a", "mime_type": "a/b", "title": None}),
+        ("raw", {"data": [b"a"]}, "document", {}, {"text": "a"}),
+        ("image", {"data": [b"a"], "caption": ["c"]}, "document", {}, {"text": "c"}),
+        ("embedding", {"vector": NUMBERS}, "row", {}, {"vector": [1.0, 2.0]}),
+        (
+            "row",
+            {"vector": NUMBERS, "id": [1, 2]},
+            "embedding",
+            {"model": "'m'"},
+            {"vector": [1.0, 2.0], "model": "m", "id": 1, "tokens": None},
+        ),
+        (
+            "completion",
+            {"prompt": ["q"], "text": ["a"], "model": ["m"]},
+            "fine_tune_sample",
+            {},
+            {
+                "messages": [
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "content": "a"},
+                ],
+                "model": "m",
+            },
+        ),
+        (
+            "row",
+            {"d": [{"a": 1}], "ok": [True]},
+            "structured_output",
+            {"data": "d", "valid": "ok"},
+            {"data": '{"a":1}', "valid": True},
+        ),
+    ],
+)
+def test_records_of_one_primitive_become_those_of_another(before, columns, to, fields, made):
+    batch = batch_of(columns)
+    found = convert(batch, before, to=to, fields=fields)
+    row = payload(found).to_pylist()[0]
+    assert made.items() <= row.items()
+    # A column that became a field is not there twice.
+    assert not {"body", "size", "caption", "d"} & (row.keys() - set(schema_of(to, 2).names))
+    # A record of another primitive is another record, made of the one that came.
+    assert found.column("_parent_ids").to_pylist() == [[i] for i in batch["_id"].to_pylist()]
+    assert found.column("_root_id").equals(batch.column("_root_id"))
+    assert not set(found["_id"].to_pylist()) & set(batch["_id"].to_pylist())
+
+
+@pytest.mark.parametrize("to", PRIMITIVES)
+def test_every_primitive_can_be_made_of_a_row(to):
+    batch = batch_of({
+        "text": ["a"],
+        "data": pa.array([b"a"], pa.large_binary()),
+        "mime_type": ["image/png"],
+        "vector": NUMBERS.slice(0, 1),
+        "prompt": ["q"],
+        "messages": [[{"role": "user", "content": "q"}]],
+    })
+    needed = {
+        "embedding": {"model": "'m'"},
+        "completion": {"model": "'m'"},
+        "structured_output": {"data": "'{}'", "valid": "true"},
+        "tool_call_trace": {"tool": "'t'", "arguments": "'{}'"},
+        "fine_tune_sample": {"messages": "messages"},
+    }
+    assert convert(batch, to=to, fields=needed.get(to, {})).num_rows == 1
+
+
+def test_records_that_are_none_of_the_primitive_fail_by_themselves():
+    batch = batch_of({"data": [b"a", b"\xff", None, b"d"], "n": ["1", "2", "3", "x"]})
+    told = refused_rows(batch, to="document", columns={"n": "INTEGER"})
+    assert list(told) == [1, 2, 3]
+    assert "invalid UTF8" in told[1]
+    assert told[2].startswith("text: ")
+    assert told[3].startswith("column 'n': ")
+
+
+@pytest.mark.parametrize(
+    ("params", "message", "place"),
+    [
+        ({"to": "document"}, "nothing says what 'text' of a document is made of", ("fields",)),
+        ({"to": "document", "fields": {"txt": "x"}}, "did you mean 'text'", ("fields", "txt")),
+        ({"to": "row", "fields": {"a": "x"}}, 'add columns with a "map"', ("fields", "a")),
+        (
+            {"to": "document", "fields": {"text": "lower(nope)"}},
+            "there is no column 'nope' (at character 7)",
+            ("fields", "text"),
+        ),
+        (
+            {"to": "embedding", "fields": {"vector": "[x]", "model": "'m'"}},
+            'say it with "dimensions"',
+            ("dimensions",),
+        ),
+        (
+            {"to": "embedding", "fields": {"vector": "v", "model": "'m'"}, "dimensions": 3},
+            "has 2 dimensions, not 3",
+            ("dimensions",),
+        ),
+        (
+            {"to": "chunk", "fields": {"text": "'a'", "index": "[1]"}},
+            "it gives list<item: int32>, and 'index' is int32",
+            ("fields", "index"),
+        ),
+        (
+            {"to": "document", "fields": {"text": "(SELECT 1)"}},
+            "subqueries are not allowed",
+            ("fields", "text"),
+        ),
+    ],
+)
+def test_what_no_record_can_become_is_told_before_the_run(params, message, place):
+    batch = batch_of({"x": [1, 2], "v": NUMBERS})
+    with pytest.raises(ConfigError) as refused:
+        Convert(ConvertParams.model_validate(params)).output(EdgeType("row", batch.schema))
+    assert message in str(refused.value)
+    assert refused.value.place == place
+
+
+def test_a_column_of_a_primitive_that_changes_makes_rows_of_its_records():
+    batch = batch_of({"text": ["1"], "n": ["2"]})
+
+    def after(**columns):
+        action = Convert(ConvertParams.model_validate({"columns": columns}))
+        return action.output(EdgeType("document", batch.schema)).primitive
+
+    assert after(n="INTEGER") == after(text="VARCHAR") == "document"
+    assert after(text="INTEGER") == "row"
