@@ -75,6 +75,8 @@ async def in_thread(function: Callable[..., R], *args: object) -> R:
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
             await asyncio.wait([work])
+        # Asked for, so that nobody is told of a failure that is of no use any more.
+        _ = work.cancelled() or work.exception()
         raise
 
 

@@ -4,20 +4,16 @@ The SDK imports neither Dagster nor any heavy client; `nvisy_dagster.sdk.testing
 conformance suites and is for tests alone.
 """
 
+from nvisy_dagster.sdk.action import Action as Action
+from nvisy_dagster.sdk.action import KernelAction as KernelAction
+from nvisy_dagster.sdk.action import Router as Router
 from nvisy_dagster.sdk.arrow_schema import model_schema as model_schema
 from nvisy_dagster.sdk.arrow_schema import schema_of as schema_of
 from nvisy_dagster.sdk.capabilities import Capabilities as Capabilities
 from nvisy_dagster.sdk.changes import Bookmark as Bookmark
 from nvisy_dagster.sdk.changes import Change as Change
 from nvisy_dagster.sdk.changes import ChangeCounts as ChangeCounts
-from nvisy_dagster.sdk.component import Action as Action
-from nvisy_dagster.sdk.component import Batch as Batch
 from nvisy_dagster.sdk.component import Component as Component
-from nvisy_dagster.sdk.component import KernelAction as KernelAction
-from nvisy_dagster.sdk.component import Progress as Progress
-from nvisy_dagster.sdk.component import Router as Router
-from nvisy_dagster.sdk.component import Sink as Sink
-from nvisy_dagster.sdk.component import Source as Source
 from nvisy_dagster.sdk.component import connection_of as connection_of
 from nvisy_dagster.sdk.content_hash import content_hashes as content_hashes
 from nvisy_dagster.sdk.edge_type import PRIMITIVES as PRIMITIVES
@@ -60,4 +56,8 @@ from nvisy_dagster.sdk.serialization import from_ipc as from_ipc
 from nvisy_dagster.sdk.serialization import from_json as from_json
 from nvisy_dagster.sdk.serialization import to_ipc as to_ipc
 from nvisy_dagster.sdk.serialization import to_json as to_json
+from nvisy_dagster.sdk.sink import Progress as Progress
+from nvisy_dagster.sdk.sink import Sink as Sink
+from nvisy_dagster.sdk.source import Batch as Batch
+from nvisy_dagster.sdk.source import Source as Source
 from nvisy_dagster.sdk.validation import validate as validate

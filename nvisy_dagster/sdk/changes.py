@@ -9,7 +9,7 @@ import pyarrow as pa
 from nvisy_dagster.sdk.params import Cursor
 
 if TYPE_CHECKING:
-    from nvisy_dagster.sdk.component import Batch
+    from nvisy_dagster.sdk.source import Batch
 
 C = TypeVar("C", bound=Cursor)
 

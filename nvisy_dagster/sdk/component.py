@@ -1,4 +1,4 @@
-"""The base classes of sources, actions, routers and sinks.
+"""What sources, actions, routers and sinks have in common.
 
 Phases of a component: its params are validated, `output` and `check` are called while the graph
 compiles (pure: no I/O), `open` acquires clients, then `read`, `apply`, `route` or `write` do the
@@ -6,26 +6,22 @@ work, and leaving the context closes every client.
 """
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from abc import ABC
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 import pyarrow as pa
-from anyio import fail_after, to_thread
+from anyio import fail_after
 
 from nvisy_dagster.sdk.capabilities import Capabilities
-from nvisy_dagster.sdk.changes import Bookmark, Change
-from nvisy_dagster.sdk.edge_type import PRIMITIVES, EdgeType
+from nvisy_dagster.sdk.edge_type import PRIMITIVES
 from nvisy_dagster.sdk.errors import ConfigError
-from nvisy_dagster.sdk.params import Connection, Cursor, Params
-from nvisy_dagster.sdk.rejected import Decoded, RejectedRecord
+from nvisy_dagster.sdk.params import Connection, Params
 
 P = TypeVar("P", bound=Params)
-C = TypeVar("C", bound=Cursor)
 
 ANY_PRIMITIVE = frozenset(PRIMITIVES)
 
@@ -33,35 +29,15 @@ CLOSE_SECONDS = 10.0
 """Longest time that a component may take to close its clients."""
 
 
-@dataclass(frozen=True)
-class Batch(Generic[C]):
-    """An Arrow record batch and the position to resume from once it is committed.
+def type_arguments(cls: type) -> Iterator[type]:
+    """The classes that a component's own bases are given, such as its params.
 
-    All records made from one source record travel in the epoch of the batch that held it.
+    Its own bases only: what a parent declared must not undo what the class sets.
     """
-
-    data: pa.RecordBatch
-    cursor: C
-    rejected: Sequence[RejectedRecord] = ()
-    """What was found between these records and could not become one. `data` may be empty then."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a sink stands when it starts."""
-
-    id: str
-    """Names the chain of attempts at one run; stays the same across crashes and resumes."""
-    epoch: int
-    """Last epoch that a checkpoint covers; 0 when nothing was committed yet."""
-    token: int = 0
-    """Fencing token of the lease under which the stage runs: a higher one is a newer holder's. A
-    sink that can refuses to commit under a lower token than the newest it saw."""
-    partial: bool = False
-    """Whether only single records come, as when dead letters are replayed: what the sink holds
-    besides them stays, of their roots and of earlier runs."""
-    graph: str = ""
-    """Name of the graph."""
+    for base in cls.__dict__.get("__orig_bases__", ()):
+        origin = get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, Component):
+            yield from (argument for argument in get_args(base) if isinstance(argument, type))
 
 
 class Component(ABC, Generic[P]):
@@ -89,16 +65,9 @@ class Component(ABC, Generic[P]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - the language's own signature
         super().__init_subclass__(**kwargs)
-        # Its own bases only: what a parent declared must not undo what this class sets.
-        for base in cls.__dict__.get("__orig_bases__", ()):
-            origin = get_origin(base)
-            if not (isinstance(origin, type) and issubclass(origin, Component)):
-                continue
-            for argument in get_args(base):
-                if isinstance(argument, type) and issubclass(argument, Params):
-                    cls.params_type = argument
-                elif isinstance(argument, type) and issubclass(argument, Cursor):
-                    cast("type[Source[Any, Any]]", cls).cursor_type = argument
+        for argument in type_arguments(cls):
+            if issubclass(argument, Params):
+                cls.params_type = argument
 
     def __init__(
         self,
@@ -157,7 +126,9 @@ class Component(ABC, Generic[P]):
             await self.stack.aclose()
 
 
-class _Located(Component[P]):
+class Located(Component[P]):
+    """What has an address."""
+
     def location(self) -> str | None:
         """URI of the data that is read or written, without credentials.
 
@@ -166,92 +137,9 @@ class _Located(Component[P]):
         return self.connection.location() if self.connection else None
 
 
-class Source(_Located[P], Generic[P, C]):
-    """Reads batches from an external system."""
+class Consumer(Component[P]):
+    """What takes batches."""
 
-    cursor_type: ClassVar[type[Cursor]]
-    bookmarks: ClassVar[bool] = False
-    """Whether it can read only what changed since the last successful run: `read_changes`."""
-    skips_bad_records: ClassVar[bool] = False
-    """Whether it can tell which records are bad and read on behind them. A graph may set
-    `on_error` only on a source that can."""
-    decodes: ClassVar[bool] = False
-    """Whether it can try again what `read` rejected, with `decode`: then its dead letters can be
-    replayed."""
-    bad_records: Literal["raise", "reject"] = "raise"
-    """What `read` does with one: raise a `DataError`, or put it into `Batch.rejected`. Set before
-    `read` is called, and only on a source that can tell."""
-    most_rows: int | None = None
-    """Most records that a batch should hold from now on; `None` for as many as it likes. It may
-    change while `read` goes on. Checkpoints are taken between batches: a source that makes larger
-    ones has more to do again after a crash."""
-
-    def rows_at_most(self, wanted: int) -> int:
-        """How many records the next batch may hold, of those that it would."""
-        return wanted if self.most_rows is None else max(1, min(wanted, self.most_rows))
-
-    @abstractmethod
-    def output(self) -> EdgeType:
-        """What it will read; pure.
-
-        Raises:
-            ConfigError: The params contradict each other.
-        """
-
-    @abstractmethod
-    def read(self, cursor: C | None) -> AsyncGenerator[Batch[C], None]:
-        """Yield batches that follow `cursor`, from the beginning when it is `None`.
-
-        Every batch carries the envelope columns. One schema per read.
-
-        Raises:
-            DataError: A record cannot be read; the message names its place.
-            TransientError: Reading again from the last cursor may succeed.
-        """
-
-    def check_incremental(self) -> None:
-        """Refuse params with which it cannot tell what changed; pure, for sources with `bookmarks`.
-
-        Raises:
-            ConfigError: A param is missing, or does not go with an incremental read.
-        """
-
-    def read_changes(self, cursor: C | None, bookmark: Bookmark) -> AsyncGenerator[Change[C], None]:
-        """Yield what is new, changed and gone since the bookmark; for sources with `bookmarks`.
-
-        A step's `bookmark` rows, of all steps of a run, are the next run's bookmark. The engine
-        makes them current when the whole run has succeeded, and not before.
-
-        Args:
-            cursor: Where to go on, if an attempt at this run was cut off.
-            bookmark: What earlier runs left.
-
-        Raises:
-            DataError: A record cannot be read; the message names its place.
-            TransientError: Reading again from the last cursor may succeed.
-        """
-        raise NotImplementedError
-
-    def can_decode(self, rejected: RejectedRecord) -> bool:
-        """Whether `decode` can try this one again; pure, for sources with `decodes`."""
-        return rejected.data is not None
-
-    def decode(self, rejected: Sequence[RejectedRecord]) -> AsyncGenerator[Decoded, None]:
-        """Try again what `read` rejected, with the present params; for sources with `decodes`.
-
-        Every one of them comes back, as a record or as rejected. Asked again, it makes the same of
-        them, cut in the same way. Called after `open`.
-
-        Args:
-            rejected: As `read` gave them, without their reasons, and only such as `can_decode`.
-
-        Raises:
-            TransientError: The same call may succeed later.
-        """
-        raise NotImplementedError
-
-
-class _Consumer(Component[P]):
     accepts: ClassVar[frozenset[str]] = ANY_PRIMITIVE
     """Primitives it can take."""
 
@@ -280,145 +168,6 @@ class _Consumer(Component[P]):
         None by default. An estimate will do, rather too high than too low.
         """
         return 0
-
-
-class Action(_Consumer[P]):
-    """Turns a batch into a batch. Calls may overlap up to its concurrency; order is kept."""
-
-    @abstractmethod
-    def output(self, incoming: EdgeType) -> EdgeType:
-        """What it makes of what it takes; pure.
-
-        Raises:
-            ConfigError: The params do not fit the incoming schema.
-        """
-
-    @abstractmethod
-    async def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Process one unit.
-
-        Raises:
-            DataError: Some rows cannot be processed.
-            TransientError: The same call may succeed later.
-        """
-
-
-class KernelAction(Action[P]):
-    """An action that computes: its `transform` runs in a worker thread, off the event loop."""
-
-    @abstractmethod
-    def transform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Process one unit, in a thread; may run in several threads at once."""
-
-    async def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Run `transform` in a worker thread."""
-        return await to_thread.run_sync(self.transform, batch)
-
-
-class Router(_Consumer[P]):
-    """Sends each record down one of the named routes of a `branch` node."""
-
-    @abstractmethod
-    def routes(self) -> Sequence[str]:
-        """Names of the routes, the default route last if there is one; pure."""
-
-    @abstractmethod
-    def check(self, incoming: EdgeType) -> None:
-        """Refuse predicates that do not fit the incoming schema; pure.
-
-        Raises:
-            ConfigError: A predicate does not fit.
-        """
-
-    @abstractmethod
-    async def route(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
-        """The records of the batch by route; a record in no route is dropped."""
-
-
-class Sink(_Located[P], _Consumer[P]):
-    """Writes batches to an external system."""
-
-    keeps_checkpoint: ClassVar[bool] = False
-    """Whether it makes the stage's checkpoint durable in one transaction with the records. Then,
-    where nothing else in the stage commits, `commit_with_checkpoint` is called instead of `commit`,
-    and the stage goes on from `stored_checkpoint`."""
-
-    def check(self, incoming: EdgeType) -> None:
-        """Refuse a schema that it cannot write; pure.
-
-        Raises:
-            ConfigError: The incoming schema does not fit.
-        """
-
-    async def start(self, progress: Progress) -> None:
-        """Called once, after `open` and before the first write.
-
-        A sink with `write_mode="epoch"` discards here what it holds of `progress.id` after
-        `progress.epoch`.
-        """
-
-    @abstractmethod
-    async def write(self, batch: pa.RecordBatch) -> int | None:
-        """Take one unit; it may be buffered until `commit`.
-
-        Returns:
-            How many of its records it took or found there already, if the system tells; `None` for
-            all. The run fails when these numbers do not add up.
-
-        Raises:
-            DataError: Some rows were refused; the others are written.
-            TransientError: The same call may succeed later.
-        """
-
-    @abstractmethod
-    async def commit(self, epoch: int) -> None:
-        """Return only when everything written so far is durable."""
-
-    async def stored_checkpoint(self, key: str) -> bytes | None:  # noqa: ARG002 - for overriding
-        """The document of the last transaction under this key; for sinks with `keeps_checkpoint`.
-
-        Called once, after `start` and before the first write. No transaction of an earlier holder
-        of the key commits after it was read.
-        """
-        return None
-
-    async def commit_with_checkpoint(self, epoch: int, key: str, document: bytes) -> None:
-        """As `commit`, with the document in the same transaction; with `keeps_checkpoint`.
-
-        Args:
-            epoch: As of `commit`.
-            key: Names the stage's progress; the same across attempts.
-            document: What `stored_checkpoint` gives from then on.
-
-        Raises:
-            EpochLostError: The transaction is undone, or nobody knows whether it is.
-        """
-        raise NotImplementedError
-
-    def keeps_earlier(self) -> bool:
-        """Whether what earlier runs wrote stays; pure."""
-        return True
-
-    async def remove(self, root_ids: pa.Array) -> None:
-        """Remove what was made of these root records, but not what this epoch wrote.
-
-        For sinks with the capability `removes`. Called when every `write` of an epoch has returned,
-        before its `commit`, which makes it durable. It may be repeated, and name ids that were
-        never written.
-
-        Args:
-            root_ids: `fixed_size_binary(16)`, without nulls; compared with `_root_id`.
-
-        Raises:
-            TransientError: The same call may succeed later.
-        """
-        raise NotImplementedError
-
-    async def finish(self) -> None:
-        """Called after the last commit of a run that succeeded.
-
-        Called again if it fails transiently, or if the run dies before its end is on record.
-        """
 
 
 def connection_of(component: Component[Any], kind: type[Connection]) -> Any:  # noqa: ANN401

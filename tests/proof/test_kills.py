@@ -21,6 +21,8 @@ ELSEWHERE = (
     "sink.before_remove",
     "sink.after_remove",
     "superseded.",
+    "index.",
+    "marks.",
 )
 """Failpoints that no run of these graphs passes; each is proven where what it guards is tested, see
 `test_every_other_failpoint_is_passed_somewhere`."""

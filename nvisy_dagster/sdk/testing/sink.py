@@ -8,8 +8,8 @@ import anyio
 import pyarrow as pa
 import pytest
 
-from nvisy_dagster.sdk.component import Progress
 from nvisy_dagster.sdk.params import Connection, Params
+from nvisy_dagster.sdk.sink import Progress
 from nvisy_dagster.sdk.testing.component import Work
 from nvisy_dagster.sdk.testing.records import alike, plain
 from nvisy_dagster.sdk.testing.sink_attempt import Step, attempt

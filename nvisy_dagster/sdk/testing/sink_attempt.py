@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nvisy_dagster.sdk.component import Progress
+from nvisy_dagster.sdk.sink import Progress
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from nvisy_dagster.sdk.component import Progress
 from nvisy_dagster.sdk.errors import NvisyError
 from nvisy_dagster.sdk.params import Connection, Params
+from nvisy_dagster.sdk.sink import Progress
 from nvisy_dagster.sdk.testing.consumer import ConsumerConformance
 
 

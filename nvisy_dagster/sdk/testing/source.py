@@ -7,8 +7,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from nvisy_dagster.sdk.component import Batch
 from nvisy_dagster.sdk.params import Connection, Cursor, Params
+from nvisy_dagster.sdk.source import Batch
 from nvisy_dagster.sdk.testing.component import Compile, Conformance, Work
 from nvisy_dagster.sdk.testing.records import check_batch, check_same, check_unique, ids, to_rows
 from nvisy_dagster.sdk.testing.watch import no_leaks, promptly
