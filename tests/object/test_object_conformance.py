@@ -72,16 +72,14 @@ class TestLocalSourceWithinBlocks(SourceConformance):
         return LocalSourceParams(path=str(tmp_path), format="jsonl", batch_rows=3)
 
 
-class OverNetworkSource(SourceConformance):
-    @pytest.fixture(params=kinds("jsonl", "parquet"))
-    def kind(self, request):
-        return request.param
-
-
-class BucketSourceConformance(OverNetworkSource):
+class BucketSourceConformance(SourceConformance):
     """Of the stores that `servers.stores` runs."""
 
     store = ""
+
+    @pytest.fixture(params=kinds("jsonl"))
+    def kind(self, request):
+        return request.param
 
     @pytest.fixture
     def at(self, request):
@@ -109,8 +107,12 @@ class TestAzureSource(BucketSourceConformance):
     store = "azure"
 
 
-class TestS3Source(OverNetworkSource):
+class TestS3Source(SourceConformance):
     component = S3Source
+
+    @pytest.fixture(params=kinds("jsonl", "parquet"))
+    def kind(self, request):
+        return request.param
 
     @pytest.fixture
     def connection(self, s3_server):
