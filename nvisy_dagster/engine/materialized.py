@@ -141,13 +141,15 @@ class PartWriter:
             await to_thread.run_sync(self._close)
 
 
-@dataclass(frozen=True)
+@dataclass
 class EpochParts:
     """What one stage made in one epoch: the files of each output by its name."""
 
     epoch: int
     removed: list[tuple[str, Path]] = field(default_factory=list[tuple[str, Path]])
     records: list[tuple[str, Path]] = field(default_factory=list[tuple[str, Path]])
+    rows: int = 0
+    """How many records there are."""
 
 
 def parts_by_epoch(manifests: Sequence[Manifest], after_epoch: int) -> list[EpochParts]:
@@ -165,6 +167,7 @@ def parts_by_epoch(manifests: Sequence[Manifest], after_epoch: int) -> list[Epoc
         for part in manifest.parts:
             parts = found.setdefault(part.epoch, EpochParts(part.epoch))
             parts.records.append((manifest.output, folder / part.file))
+            parts.rows += part.rows
     return [found[epoch] for epoch in sorted(found) if epoch > after_epoch]
 
 

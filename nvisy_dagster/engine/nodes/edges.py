@@ -29,6 +29,9 @@ from nvisy_dagster.sdk.identity import array_to_ids
 
 Ends = npt.NDArray[np.int64]
 
+MOST_ROWS = 1 << 22
+"""Records of the largest epoch whose roots are looked through, at some 50 bytes each."""
+
 
 async def run_edges(
     name: str,
@@ -96,9 +99,10 @@ class _Edges:
     async def _ends(self, parts: EpochParts) -> Ends | None:
         """Where within an epoch barriers may be cut, besides its end; `None` for nowhere.
 
-        Between the records of two source records, if it has one output and removes nothing.
+        Between the records of two source records, if it has one output, removes nothing and is not
+        too large.
         """
-        if parts.removed or len(parts.records) != 1:
+        if parts.removed or len(parts.records) != 1 or parts.rows > MOST_ROWS:
             return None
         if self._pace.most_rows is None and not self._rows:
             return None
