@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
-from nvisy_dagster.sdk import Action, Component, ConfigError, Connection, Router, Sink, Source
+from nvisy_dagster.sdk import BaseAction, Component, ConfigError, Connection, Router, Sink, Source
 
 CONNECTORS = "nvisy.connectors"
 ACTIONS = "nvisy.actions"
@@ -50,7 +50,7 @@ class Registry:
         self._connectors = connectors
         self._actions = actions
         self._loaded_connectors: dict[str, Connector] = {}
-        self._loaded_actions: dict[str, type[Action[Any] | Router[Any]]] = {}
+        self._loaded_actions: dict[str, type[BaseAction[Any] | Router[Any]]] = {}
 
     @classmethod
     def from_entry_points(cls) -> "Registry":
@@ -88,7 +88,7 @@ class Registry:
             )
         return self._loaded_connectors[name]
 
-    def action(self, name: str) -> type[Action[Any] | Router[Any]]:
+    def action(self, name: str) -> type[BaseAction[Any] | Router[Any]]:
         """The action of this name.
 
         Raises:
@@ -98,7 +98,7 @@ class Registry:
         if name not in self._loaded_actions:
             module = _load(self._actions[name])
             found = list(_components(module, name))
-            action = _only(Action, found, module) or _only(Router, found, module)
+            action = _only(BaseAction, found, module) or _only(Router, found, module)
             if action is None:
                 raise ConfigError(f"module {module.__name__} has no action named {name!r}")
             self._loaded_actions[name] = action

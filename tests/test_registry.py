@@ -8,11 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from nvisy_dagster.sdk import Action, Component, Router, Sink, Source
+from nvisy_dagster.sdk import (
+    Action,
+    BlockingAction,
+    Component,
+    JoiningAction,
+    Router,
+    SequentialAction,
+    Sink,
+    Source,
+)
 from nvisy_dagster.sdk.testing import (
     ActionConformance,
+    BlockingActionConformance,
     Conformance,
+    JoiningActionConformance,
     RouterConformance,
+    SequentialActionConformance,
     SinkConformance,
     SourceConformance,
 )
@@ -23,6 +35,9 @@ SUITES = {
     Source: SourceConformance,
     Sink: SinkConformance,
     Action: ActionConformance,
+    BlockingAction: BlockingActionConformance,
+    JoiningAction: JoiningActionConformance,
+    SequentialAction: SequentialActionConformance,
     Router: RouterConformance,
 }
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from nvisy_dagster.registry import Connector, missing_modules
 from nvisy_dagster.sdk import (
     PRIMITIVES,
-    Action,
+    BaseAction,
     Capabilities,
     Component,
     Connection,
@@ -108,14 +108,19 @@ def split_docstring(documented: type) -> tuple[str, str]:
 
 
 def _kind(component: type[Component[Any]]) -> str:
-    for kind, name in ((Source, "source"), (Action, "action"), (Router, "branch"), (Sink, "sink")):
+    for kind, name in (
+        (Source, "source"),
+        (BaseAction, "action"),
+        (Router, "branch"),
+        (Sink, "sink"),
+    ):
         if issubclass(component, kind):
             return name
     raise TypeError(f"{component} is no component")
 
 
 def _accepts(component: type[Component[Any]]) -> list[str]:
-    if not issubclass(component, Action | Router | Sink):
+    if not issubclass(component, BaseAction | Router | Sink):
         return []
     return [primitive for primitive in PRIMITIVES if primitive in component.accepts]
 

@@ -52,6 +52,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
                 "from": edge.output.node,
                 "route": edge.output.route,
                 "to": edge.target,
+                "input": edge.input,
                 "kind": edge.kind,
                 "primitive": _primitive(plan, edge),
             }
@@ -116,7 +117,8 @@ def _draw_node(node: Node, widest: int, promised: dict[str, str]) -> str:
 
 def _draw_edge(plan: Plan, edge: Edge) -> str:
     route = f"[{edge.output.route}]" if edge.output.route else ""
-    return f"{route}{_ARROWS[edge.kind]} {edge.target}  {_primitive(plan, edge)}"
+    target = f"{edge.target} ({edge.input})" if edge.input else edge.target
+    return f"{route}{_ARROWS[edge.kind]} {target}  {_primitive(plan, edge)}"
 
 
 def _primitive(plan: Plan, edge: Edge) -> str:

@@ -26,6 +26,7 @@ class NodeRecord:
     component: str
     state: State = "waiting"
     counts: Counts = field(default_factory=Counts)
+    findings: Mapping[str, int] = field(default_factory=dict[str, int])
     wait_in_seconds: float = 0.0
     wait_out_seconds: float = 0.0
     samples: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
@@ -60,6 +61,7 @@ class NodeRecord:
     def observe(self, metrics: NodeMetrics, now: float) -> None:
         """Take note of what the engine counted until now."""
         self.counts = metrics.counts
+        self.findings = metrics.findings
         self.wait_in_seconds = metrics.wait_in_seconds
         self.wait_out_seconds = metrics.wait_out_seconds
         if self.began is None:
@@ -86,6 +88,7 @@ class NodeRecord:
             "records_per_second": self.rate,
             "wait_in_seconds": self.wait_in_seconds,
             "wait_out_seconds": self.wait_out_seconds,
+            "findings": dict(self.findings),
         }
 
 
@@ -129,6 +132,7 @@ class RunRecord:
         with self._lock:
             for one in metrics:
                 self.nodes[one.node].counts = one.counts
+                self.nodes[one.node].findings = one.findings
             for node in self.nodes.values():
                 node.state = "done"
 

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,10 @@ from nvisy_dagster.translator.storage_folder import writable_storage
 
 if TYPE_CHECKING:
     from nvisy_dagster.translator.failure import ToldFailure
+
+
+MOST_FINDINGS = 10
+"""Of one node that are told at the end of a run; all are in the JSON."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,8 @@ def _tell(
         return
     if not request.quiet:
         print_table(record)
+        for line in _findings(record):
+            click.echo(line)
     if error is None:
         if not request.quiet:
             click.echo(_summary(record, outcome))
@@ -232,6 +239,17 @@ def _failure_lines(error: Exception, scrub: Callable[[str], str]) -> Iterator[st
         told = [f"  {scrub(str(error))}"] if str(error) else []
         return iter(["interrupted: every client is closed, and what was committed stays", *told])
     return error_lines(error, scrub)
+
+
+def _findings(record: RunRecord) -> Iterator[str]:
+    """For each node that found something in its records: what, the most frequent first."""
+    for node in record.nodes.values():
+        found = Counter({what: count for what, count in node.findings.items() if count})
+        words = [f"{count:,} broke {what}" for what, count in found.most_common(MOST_FINDINGS)]
+        if len(found) > MOST_FINDINGS:
+            words.append(f"and {len(found) - MOST_FINDINGS} more")
+        if words:
+            yield f"{node.node}: {', '.join(words)}"
 
 
 def _summary(record: RunRecord, outcome: Outcome) -> str:

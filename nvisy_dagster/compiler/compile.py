@@ -10,12 +10,15 @@ from typing import Any
 from croniter import CroniterBadDateError, croniter
 
 from nvisy_dagster.compiler.bad_records import check_bad_records
+from nvisy_dagster.compiler.blocking import check_blocking
 from nvisy_dagster.compiler.destinations import check_destinations
 from nvisy_dagster.compiler.edge_types import EdgeTypes
 from nvisy_dagster.compiler.incremental import check_incremental
+from nvisy_dagster.compiler.inputs import check_inputs
 from nvisy_dagster.compiler.limits import check_rate_limits, stage_pools
 from nvisy_dagster.compiler.plan import Node, Plan
 from nvisy_dagster.compiler.problems import Problems
+from nvisy_dagster.compiler.push_down import with_hints
 from nvisy_dagster.compiler.resolve import Resolved, Resolver
 from nvisy_dagster.compiler.stages import plan_edges, plan_stages
 from nvisy_dagster.compiler.structure import Shape, check_structure
@@ -67,17 +70,19 @@ def compile_graph(
     resolver = Resolver(graph, registry or installed(), connections, problems)
     resolved = resolver.resolve()
     _prepare(resolved.values())
-    types = EdgeTypes(resolved, shape, problems).check()
+    named = check_inputs(resolved, shape, problems)
+    types = EdgeTypes(resolved, shape, named, problems).check()
     check_destinations(resolved.values(), connections, folder, problems)
     _check_references(graph, problems)
     check_incremental(graph, resolved, shape, problems)
+    check_blocking(graph, resolved, shape, problems)
     _check_policies(graph, problems)
     _check_error_limits(graph, problems)
     check_rate_limits(graph, list(resolved.values()), problems)
-    check_bad_records(resolved.values(), problems)
+    check_bad_records(graph, resolved.values(), problems)
     _check_schedule(graph, problems)
     _raise(problems, file)
-    plan = _plan(graph, resolved, shape, types, folder)
+    plan = with_hints(_plan(graph, resolved, shape, types, folder))
     pools = stage_pools(graph, resolved, connections, plan.stages, problems)
     _raise(problems, file)
     return replace(plan, pools=pools, connections=_policies_of(plan, connections or {}))

@@ -5,11 +5,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from nvisy_dagster.compiler.inputs import Named, input_names
 from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.compiler.resolve import Resolved
 from nvisy_dagster.compiler.structure import Shape
 from nvisy_dagster.sdk import (
-    Action,
+    BaseAction,
+    CombiningAction,
     Component,
     ConfigError,
     Connection,
@@ -18,6 +20,10 @@ from nvisy_dagster.sdk import (
     Sink,
     Source,
 )
+from nvisy_dagster.sdk.errors import mistakes_in
+
+Incoming = EdgeType | Mapping[str, EdgeType]
+"""What reaches a node, by input if its inputs may differ."""
 
 
 class EdgeTypes:
@@ -28,12 +34,16 @@ class EdgeTypes:
     Args:
         nodes: The resolved nodes by id.
         shape: The graph's shape.
+        named: What leads to the inputs of nodes whose inputs have names.
         problems: Where mistakes go.
     """
 
-    def __init__(self, nodes: Mapping[str, Resolved], shape: Shape, problems: Problems) -> None:
+    def __init__(
+        self, nodes: Mapping[str, Resolved], shape: Shape, named: Named, problems: Problems
+    ) -> None:
         self._nodes = nodes
         self._shape = shape
+        self._named = named
         self._problems = problems
         self._asked: dict[tuple[Any, ...], EdgeType | ConfigError | None] = {}
         self.outputs: dict[str, EdgeType] = {}
@@ -51,7 +61,9 @@ class EdgeTypes:
             incoming = None
         else:
             incoming = self._incoming(node_id, resolved)
-            if incoming is None or not self._accepted(resolved, incoming):
+            if incoming is None or not all(
+                self._accepted(resolved, one) for one in _each(incoming)
+            ):
                 self._check_alone(resolved)
                 return
         made = self._ask(resolved, incoming)
@@ -59,8 +71,9 @@ class EdgeTypes:
             self._report(resolved, made)
             # Those after it are still checked: a branch changes no columns, whatever its routes
             # say; of an action what is left when the columns are not known.
-            unknown = incoming and EdgeType(incoming.primitive)
-            made = incoming if resolved.kind == "branch" else self._ask(resolved, unknown)
+            unknown = incoming and EdgeType(_each(incoming)[0].primitive)
+            alone = resolved.kind == "branch" and isinstance(incoming, EdgeType)
+            made = incoming if alone else self._ask(resolved, unknown)
         if isinstance(made, EdgeType):
             self.outputs[node_id] = made
 
@@ -72,17 +85,23 @@ class EdgeTypes:
             self._report(resolved, made)
 
     def _report(self, resolved: Resolved, error: ConfigError) -> None:
-        # A branch says its params on the node itself.
-        where = () if resolved.kind == "branch" else ("params",)
-        self._problems.add_refused(error, "nodes", resolved.index, *where)
+        for one in mistakes_in(error):
+            # A branch says its params on the node itself; and what does not go together is of none.
+            combines = issubclass(resolved.component, CombiningAction) and not one.place
+            where = () if resolved.kind == "branch" or combines else ("params",)
+            self._problems.add_refused(one, "nodes", resolved.index, *where)
 
-    def _incoming(self, node_id: str, resolved: Resolved) -> EdgeType | None:
+    def _incoming(self, node_id: str, resolved: Resolved) -> Incoming | None:
         """What reaches the node; `None` when an input is unsound, which was reported there."""
         before = self._shape.predecessors[node_id]
         if not before or any(node not in self.outputs for node in before):
             return None
+        if input_names(resolved.component):
+            named = self._named.get(node_id)
+            if named is None:
+                return None
+            return {name: self.outputs[node] for name, node in named.items()}
         first = self.outputs[before[0]]
-        schemas = {before[0]: first.schema}
         for node in before[1:]:
             other = self.outputs[node]
             if other.primitive != first.primitive:
@@ -94,7 +113,14 @@ class EdgeTypes:
                     remedy="edges that meet must carry the same primitive",
                 )
                 return None
-            schemas[node] = other.schema
+        if issubclass(resolved.component, CombiningAction):
+            return {node: self.outputs[node] for node in before}
+        return self._alike(before, resolved)
+
+    def _alike(self, before: Sequence[str], resolved: Resolved) -> EdgeType | None:
+        """What all nodes bring that must bring the same."""
+        first = self.outputs[before[0]]
+        schemas = {node: self.outputs[node].schema for node in before}
         known = {name: schema for name, schema in schemas.items() if schema is not None}
         for name, schema in known.items():
             if first.schema is not None and not schema.equals(first.schema):
@@ -103,7 +129,7 @@ class EdgeTypes:
                     resolved.index,
                     message=f'"{before[0]}" and "{name}" bring different columns: '
                     + _difference(before[0], first.schema, name, schema),
-                    remedy='make them equal with a "map" before they meet',
+                    remedy='put a "union" before it, or make them equal with a "map"',
                 )
                 return None
         return first if len(known) == len(schemas) else EdgeType(first.primitive)
@@ -121,14 +147,13 @@ class EdgeTypes:
         )
         return False
 
-    def _ask(self, resolved: Resolved, incoming: EdgeType | None) -> EdgeType | ConfigError | None:
-        schema = None if incoming is None else incoming.schema
+    def _ask(self, resolved: Resolved, incoming: Incoming | None) -> EdgeType | ConfigError | None:
         key = (
             resolved.component,
             resolved.params.model_dump_json(),
             resolved.connection is None,
-            None if incoming is None else incoming.primitive,
-            schema,
+            *(incoming if isinstance(incoming, Mapping) else ()),
+            *((one.primitive, one.schema) for one in _each(incoming)),
         )
         if key not in self._asked:
             component = resolved.component(
@@ -147,11 +172,20 @@ def _unresolved_connection(resolved: Resolved) -> Connection | None:
     return kind.model_construct() if kind and resolved.connection is not None else None
 
 
-def _output(component: Component[Any], incoming: EdgeType | None) -> EdgeType | None:
+def _each(incoming: Incoming | None) -> Sequence[EdgeType]:
+    if isinstance(incoming, Mapping):
+        return list(incoming.values())
+    return [] if incoming is None else [incoming]
+
+
+def _output(component: Component[Any], incoming: Incoming | None) -> EdgeType | None:
     if isinstance(component, Source):
         return component.output()
     assert incoming is not None  # noqa: S101 - only sources have no input
-    if isinstance(component, Action):
+    if isinstance(incoming, Mapping):
+        assert isinstance(component, CombiningAction)  # noqa: S101 - no other has several inputs
+        return component.output_of(incoming)
+    if isinstance(component, BaseAction):
         return component.output(incoming)
     if isinstance(component, Router):
         component.check(incoming)

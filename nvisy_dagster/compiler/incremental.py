@@ -7,7 +7,7 @@ from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.compiler.resolve import Resolved
 from nvisy_dagster.compiler.structure import Shape
 from nvisy_dagster.graph.model import Graph, SourceNode
-from nvisy_dagster.sdk import Component, ConfigError, Sink, Source
+from nvisy_dagster.sdk import Component, ConfigError, SequentialAction, Sink, Source
 
 _READ_ALL = 'remove "incremental", so that every run reads everything'
 
@@ -43,8 +43,11 @@ def check_incremental(
             continue
         if found is not None:
             _check_source(index, found, problems)
-        for sink in _sinks_behind(node.id, resolved, shape):
-            _check_sink(node, index, sink, problems)
+        for behind in _behind(node.id, resolved, shape):
+            if behind.kind == "sink":
+                _check_sink(node, index, behind, problems)
+            else:
+                _check_action(node, behind, problems)
 
 
 def _bookmarks(component: type[Component[Any]]) -> bool:
@@ -60,16 +63,26 @@ def _check_source(index: int, found: Resolved, problems: Problems) -> None:
         problems.add_refused(error, "nodes", index, "params")
 
 
-def _sinks_behind(
-    source: str, resolved: Mapping[str, Resolved], shape: Shape
-) -> Iterator[Resolved]:
+def _behind(source: str, resolved: Mapping[str, Resolved], shape: Shape) -> Iterator[Resolved]:
     reached = {source}
     for node_id in shape.order:
         if reached.intersection(shape.predecessors[node_id]):
             reached.add(node_id)
             found = resolved.get(node_id)
-            if found is not None and found.kind == "sink":
+            if found is not None:
                 yield found
+
+
+def _check_action(source: SourceNode, action: Resolved, problems: Problems) -> None:
+    component = action.component
+    if issubclass(component, SequentialAction) and component.drops:
+        problems.add(
+            "nodes",
+            action.index,
+            message=f'"{action.component_name}" goes by how many records came before, but '
+            f'"{source.id}" reads only what changed: what it leaves out would not come again',
+            remedy=f'remove "incremental" from "{source.id}"',
+        )
 
 
 def _check_sink(source: SourceNode, index: int, sink: Resolved, problems: Problems) -> None:

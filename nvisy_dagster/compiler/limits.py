@@ -7,9 +7,9 @@ from nvisy_dagster.compiler.problems import Problems
 from nvisy_dagster.compiler.resolve import Resolved
 from nvisy_dagster.graph.connections import NamedConnection
 from nvisy_dagster.graph.model import Graph
-from nvisy_dagster.sdk import Action, Router, Sink
+from nvisy_dagster.sdk import BaseAction, Router, Sink
 
-_SILENT = {Action.cost, Router.cost, Sink.cost}
+_SILENT = {BaseAction.cost, Router.cost, Sink.cost}
 
 
 def check_rate_limits(graph: Graph, nodes: Sequence[Resolved], problems: Problems) -> None:
@@ -39,7 +39,7 @@ def check_rate_limits(graph: Graph, nodes: Sequence[Resolved], problems: Problem
 
 
 def _tells_tokens(node: Resolved) -> bool:
-    return getattr(node.component, "cost", Action.cost) not in _SILENT
+    return getattr(node.component, "cost", BaseAction.cost) not in _SILENT
 
 
 def stage_pools(

@@ -13,7 +13,16 @@ from nvisy_dagster.graph.policies import (
     Policies,
     Schedule,
 )
-from nvisy_dagster.sdk import Component, Connection, EdgeType, Params
+from nvisy_dagster.sdk import (
+    BaseAction,
+    BaseBlockingAction,
+    Component,
+    Connection,
+    EdgeType,
+    Params,
+    SequentialAction,
+)
+from nvisy_dagster.sdk.push_down import NO_HINT, Hint
 
 Kind = Literal["source", "action", "branch", "sink"]
 EdgeKind = Literal["streamed", "materialized"]
@@ -43,11 +52,28 @@ class Node:
     on_removed: Literal["remove", "all", "ignore"] = "remove"
     """Source: what an incremental run does about records that are gone."""
 
+    hint: Hint = NO_HINT
+    """Source: what it may leave out."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it needs all records before it makes any."""
+        return issubclass(self.component, BaseBlockingAction)
+
+    @property
+    def compares(self) -> bool:
+        """Whether what becomes of a record depends on others."""
+        kind = self.component
+        return issubclass(kind, BaseBlockingAction | SequentialAction) and kind.drops
+
     def build(
         self, connection: Connection | None = None, folder: Path | None = None
     ) -> Component[Any]:
         """The node's component; pure until it is opened."""
-        return self.component(self.params, connection, node_id=self.id, folder=folder)
+        component = self.component(self.params, connection, node_id=self.id, folder=folder)
+        if isinstance(component, BaseAction):
+            component.made = self.output
+        return component
 
 
 @dataclass(frozen=True)
@@ -70,6 +96,8 @@ class Edge:
     output: Output
     target: str
     kind: EdgeKind
+    input: str | None = None
+    """Which input of the target it leads to, if those have names."""
 
 
 @dataclass(frozen=True)

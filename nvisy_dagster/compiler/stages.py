@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from nvisy_dagster.compiler.plan import Edge, Node, Output, Stage
@@ -16,26 +16,84 @@ def plan_edges(graph: Graph, nodes: Mapping[str, Node], order: Sequence[str]) ->
 
     A node whose work costs money, or that is told to, has its output materialized. Nodes get the
     level of the deepest of their inputs, one more behind a materialized edge; an edge between two
-    levels is materialized too, so that no two stages ever wait for each other.
+    levels is materialized too, so that no two stages ever wait for each other. What a node that
+    needs all records before it makes any reads is materialized, and what it makes as well, unless
+    a sink alone takes it all as one epoch.
+    What a node chose among records that might come in another order next time is materialized: no
+    sink sees what an attempt that was cut off had chosen. So is what it chose among records that
+    cost money, instead of all of those: no more is paid for than it lets through.
     """
-    wanted = {node: _materialized(graph, nodes[node]) for node in order}
+    wanted: dict[str, bool] = {}
+    by_chance: dict[str, bool] = {}
+    """Whether records may reach the node in another order when they come again."""
     into: defaultdict[str, list[str]] = defaultdict(list)
     for edge in graph.edges:
         into[edge.to].append(edge.from_)
+    choosing = _choosing(graph, nodes, into)
+    handing_on = _handing_on(graph, nodes, into)
     level: dict[str, int] = {}
     for node in order:
-        level[node] = max((level[b] + wanted[b] for b in into[node]), default=0)
+        alone = nodes[node].blocks
+        level[node] = max((level[b] + (wanted[b] or alone) for b in into[node]), default=0)
+        streamed = any(by_chance[b] and level[b] == level[node] for b in into[node])
+        source = nodes[node].kind == "source" and not nodes[node].component.capabilities.replayable
+        by_chance[node] = not alone and (source or streamed or len(into[node]) > 1)
+        expensive = nodes[node].component.capabilities.expensive and node not in choosing
+        chosen = nodes[node].compares and (by_chance[node] or node in choosing.values())
+        kept = alone and node not in handing_on
+        wanted[node] = kept or _materialized(graph, nodes[node], auto=expensive or chosen)
     return [
         Edge(
             Output(edge.from_, edge.route),
             edge.to,
             "streamed" if level[edge.from_] == level[edge.to] else "materialized",
+            edge.input,
         )
         for edge in graph.edges
     ]
 
 
-def _materialized(graph: Graph, node: Node) -> bool:
+def _choosing(
+    graph: Graph, nodes: Mapping[str, Node], into: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Of each node whose work costs money the one behind it that ends that work, if it is alone."""
+    behind: defaultdict[str, list[str]] = defaultdict(list)
+    for edge in graph.edges:
+        behind[edge.from_].append(edge.to)
+    found: dict[str, str] = {}
+    for node in nodes.values():
+        here = node
+        while node.component.capabilities.expensive and len(behind[here.id]) == 1:
+            here = nodes[behind[here.id][0]]
+            if len(into[here.id]) > 1 or here.kind != "action" or here.blocks:
+                break
+            if here.compares:
+                own = [graph.by_id[one.id].materialize for one in (node, here)]
+                if own[0] is None and own[1] is not False:
+                    found[node.id] = here.id
+                break
+    return found
+
+
+def _handing_on(
+    graph: Graph, nodes: Mapping[str, Node], into: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """The nodes that need all records and may hand what they make to a sink at once.
+
+    It is one epoch: whatever of it is not whole, the sink discards, and the node makes it again.
+    """
+    behind = Counter(edge.from_ for edge in graph.edges)
+    return {
+        edge.from_
+        for edge in graph.edges
+        if nodes[edge.from_].blocks
+        and behind[edge.from_] == len(into[edge.to]) == 1
+        and nodes[edge.to].kind == "sink"
+        and nodes[edge.to].component.capabilities.write_mode == "epoch"
+    }
+
+
+def _materialized(graph: Graph, node: Node, *, auto: bool) -> bool:
     own = graph.by_id[node.id].materialize
     if own is not None:
         return own
@@ -45,7 +103,7 @@ def _materialized(graph: Graph, node: Node) -> bool:
         case "streamed":
             return False
         case "auto":
-            return node.component.capabilities.expensive
+            return auto
 
 
 def plan_stages(
@@ -136,7 +194,9 @@ def _hash(
 ) -> str:
     document = {
         "before": sorted(before),
-        "edges": sorted([e.output.name, e.target, e.kind] for e in edges),
+        "edges": sorted(
+            [e.output.name, e.target, e.kind, *([e.input] if e.input else [])] for e in edges
+        ),
         "nodes": [
             [
                 node.id,

@@ -71,7 +71,7 @@ def _check_ids(graph: Graph, problems: Problems) -> None:
 
 
 def _sound_edges(graph: Graph, problems: Problems) -> Iterable[tuple[int, Edge]]:
-    seen: dict[tuple[str, str, str | None], int] = {}
+    seen: dict[tuple[str, str, str | None, str | None], int] = {}
     for index, edge in enumerate(graph.edges):
         sound = True
         for end, key in ((edge.from_, "from_"), (edge.to, "to")):
@@ -92,13 +92,13 @@ def _sound_edges(graph: Graph, problems: Problems) -> Iterable[tuple[int, Edge]]
                 message=f'this edge leads from "{edge.from_}" to itself',
                 remedy="remove it",
             )
-        key3 = (edge.from_, edge.to, edge.route)
-        if sound and key3 in seen:
+        whole = (edge.from_, edge.to, edge.route, edge.input)
+        if sound and whole in seen:
             sound = False
             problems.add(
-                "edges", index, message=f"the same as edge {seen[key3]}", remedy="remove it"
+                "edges", index, message=f"the same as edge {seen[whole]}", remedy="remove it"
             )
-        seen.setdefault(key3, index)
+        seen.setdefault(whole, index)
         if sound:
             yield index, edge
 

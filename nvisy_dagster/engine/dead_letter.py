@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ REASON = pa.schema([
 ])
 """What a dead letter says besides its `record`, a struct of all columns of the record as it reached
 the node. `cursor` holds the cursors of the sources, as JSON, from which it can be read again."""
+
+PENDING_BYTES = 1 << 20
+"""Letters that wait to be written together: one batch of a stream refuses few."""
 
 Attempts = Mapping[bytes, int]
 """Letter -> how often its record has failed at its node."""
@@ -97,6 +101,8 @@ class DeadLetters:
         # Of its own: a worker that was taken for dead never writes over what is listed.
         self._name = uuid.uuid4().hex[:12]
         self._open: list[_OpenPart] = []
+        self._pending: list[_Pending] = []
+        self._pending_bytes = 0
         self._turn = anyio.Lock()
         _remove_all_but({part.file for part in listed}, self._folder, lease)
 
@@ -107,7 +113,10 @@ class DeadLetters:
             StorageError: The disk is full or refuses.
         """
         async with self._turn:
-            await to_thread.run_sync(self._add, rejected)
+            self._pending.append(_Pending(rejected, dt.datetime.now(dt.UTC)))
+            self._pending_bytes += rejected.records.nbytes
+            if self._pending_bytes >= PENDING_BYTES:
+                await to_thread.run_sync(self._write_pending)
 
     async def commit(self, epoch: int) -> list[Part]:
         """Make the letters of this epoch durable.
@@ -118,7 +127,7 @@ class DeadLetters:
         Raises:
             StorageError: The disk is full or refuses.
         """
-        if not self._open:
+        if not self._open and not self._pending:
             return []
         async with self._turn:
             return await to_thread.run_sync(self._commit, epoch)
@@ -128,12 +137,17 @@ class DeadLetters:
         for part in self._open:
             await to_thread.run_sync(part.abandon)
         self._open.clear()
+        self._pending.clear()
 
-    def _add(self, rejected: Rejected) -> None:
-        letters = self._letters(rejected)
-        with told(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._part(letters.schema).write(letters)
+    def _write_pending(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        for _, alike in groupby(
+            pending, lambda one: (one.rejected.records.schema, one.rejected.tag)
+        ):
+            letters = self._letters(list(alike))
+            with told(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._part(letters.schema).write(letters)
 
     def _part(self, schema: pa.Schema) -> "_OpenPart":
         """A part of one schema: what reaches a node may differ from input to input."""
@@ -145,6 +159,7 @@ class DeadLetters:
         return self._open[-1]
 
     def _commit(self, epoch: int) -> list[Part]:
+        self._write_pending()
         parts: list[Part] = []
         failpoint("dead_letters.before_rename")
         with told(self._folder):
@@ -162,9 +177,15 @@ class DeadLetters:
         self._open.clear()
         return parts
 
-    def _letters(self, rejected: Rejected) -> pa.RecordBatch:
-        records, origin = rejected.records, self._origin
+    def _letters(self, alike: Sequence["_Pending"]) -> pa.RecordBatch:
+        """The letters of records of one schema that were refused with one tag."""
+        origin = self._origin
+        refused = [one.rejected for one in alike]
+        records = refused[0].records
+        if len(refused) > 1:
+            records = pa.concat_batches([one.records for one in refused])
         n = records.num_rows
+        times = [one.failed_at for one in alike for _ in one.rejected.reasons]
         ids = letter_ids(origin.node, records)
         attempts = np.ones(n, np.int32)
         if origin.attempts:
@@ -176,16 +197,28 @@ class DeadLetters:
             [
                 ids,
                 pa.repeat(pa.scalar(origin.node), n),
-                pa.repeat(pa.scalar(rejected.tag), n),
-                pa.array(rejected.reasons, pa.string()),
+                pa.repeat(pa.scalar(refused[0].tag), n),
+                pa.array([reason for one in refused for reason in one.reasons], pa.string()),
                 pa.array(attempts),
                 pa.repeat(pa.scalar(origin.run_id), n),
                 pa.repeat(pa.scalar(origin.cursor()), n),
-                pa.repeat(pa.scalar(dt.datetime.now(dt.UTC), pa.timestamp("us", "UTC")), n),
+                pa.array(times, pa.timestamp("us", "UTC")),
                 whole,
             ],
             schema=REASON.append(pa.field("record", whole.type, nullable=False)),
         )
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """Records that were refused together."""
+
+    rejected: Rejected
+    failed_at: dt.datetime
+
+    def looks(self) -> tuple[pa.Schema, str]:
+        """What is the same of all letters that are made together."""
+        return self.rejected.records.schema, self.rejected.tag
 
 
 class _OpenPart:

@@ -72,36 +72,48 @@ class ReadStoppedError(Exception):
 
 
 class Reads:
-    """Reads that are broken off when the stage is to stop.
+    """Reads that are broken off: all when the stage is to stop, one when nobody wants the rest.
 
     A source that waits for its next batch, perhaps for ever, stands where its last one left it.
     """
 
     def __init__(self) -> None:
         self.stopped = False
-        self._scopes: set[anyio.CancelScope] = set()
+        self._ended: set[str] = set()
+        self._scopes: dict[str, anyio.CancelScope] = {}
 
     def stop(self) -> None:
         """Break off every read, and begin none."""
         self.stopped = True
-        for scope in self._scopes:
+        for scope in self._scopes.values():
             scope.cancel()
 
-    async def next(self, slices: AsyncGenerator[T, None]) -> T | None:
-        """The next batch, `None` when there is none.
+    def end(self, source: str) -> None:
+        """Break off the read of one source, as if it had come to its end."""
+        self._ended.add(source)
+        if source in self._scopes:
+            self._scopes[source].cancel()
+
+    def ended(self, source: str) -> bool:
+        """Whether nobody wants more of this source."""
+        return source in self._ended
+
+    async def next(self, slices: AsyncGenerator[T, None], source: str) -> T | None:
+        """The next batch of a source, `None` when there is none, or nobody wants it.
 
         Raises:
             ReadStoppedError: Reading is stopped.
         """
+        if not self.stopped and not self.ended(source):
+            with anyio.CancelScope() as scope:
+                self._scopes[source] = scope
+                try:
+                    return await anext(slices, None)
+                finally:
+                    del self._scopes[source]
         if self.stopped:
             raise ReadStoppedError
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                return await anext(slices, None)
-            finally:
-                self._scopes.discard(scope)
-        raise ReadStoppedError
+        return None
 
 
 async def stoppable(

@@ -62,6 +62,8 @@ class Epochs:
             source: (start.epoch, start.sources.get(source, SourcePosition())) for source in sources
         }
         self._exhausted: set[str] = set()
+        self._ends = {name: at for name, at in start.sources.items() if at.done}
+        """Where sources ended, of which not everything was wanted."""
         self._committed = dict.fromkeys(committers, start.epoch)
         self._ended: set[str] = set()
         self._parts = {name: list(parts) for name, parts in start.parts.items()}
@@ -179,9 +181,16 @@ class Epochs:
         self._cuts[source] = (self._requested, SourcePosition(cursor=_plain(cursor)))
         return self._requested
 
-    def exhausted(self, source: str) -> None:
-        """The source has nothing more to read."""
+    def exhausted(self, source: str, left_at: Mapping[str, Any] | None = None) -> None:
+        """The source has nothing more to read.
+
+        Args:
+            source: The source.
+            left_at: Where it stands, if nobody wants the rest.
+        """
         self._exhausted.add(source)
+        if left_at is not None:
+            self._ends[source] = SourcePosition(cursor=_plain(left_at), done=True)
 
     def cursors(self) -> str:
         """Where the sources stood at the last checkpoint, as JSON."""
@@ -252,7 +261,7 @@ class Epochs:
             epoch=epoch,
             complete=complete,
             sources={
-                source: position if cut == upto else _DONE
+                source: position if cut == upto else self._ends.get(source, _DONE)
                 for source, (cut, position) in self._cuts.items()
             },
             parts={

@@ -2,19 +2,28 @@
 
 import os
 import signal
+from collections import Counter
 
-_NAME, _COUNT, _SIGNAL, *_ = (*os.environ.get("NVISY_FAILPOINT", "").split(":"), "", "")
-_hits = 0
+
+def _places(told: str) -> dict[tuple[str, int], signal.Signals]:
+    places = {}
+    for place in filter(None, told.split(",")):
+        name, count, sent, *_ = (*place.split(":"), "", "")
+        places[name, int(count or 1)] = signal.Signals[sent or "SIGKILL"]
+    return places
+
+
+_PLACES = _places(os.environ.get("NVISY_FAILPOINT", ""))
+_passages: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
     """Kill this process with SIGKILL here if `NVISY_FAILPOINT=name:n` names this n-th passage.
 
-    `name:n:SIGSTOP` sends another signal instead.
+    `name:n:SIGSTOP` sends another signal instead; several places are separated by commas.
     """
-    global _hits  # noqa: PLW0603 - one counter per process is what the variable speaks of
-    if not _NAME or name != _NAME:
+    if not _PLACES:
         return
-    _hits += 1
-    if _hits == int(_COUNT or 1):
-        os.kill(os.getpid(), signal.Signals[_SIGNAL or "SIGKILL"])
+    _passages[name] += 1
+    if sent := _PLACES.get((name, _passages[name])):
+        os.kill(os.getpid(), sent)

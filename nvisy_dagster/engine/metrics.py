@@ -10,6 +10,7 @@ from nvisy_dagster.sdk.identity import array_to_ids
 
 PREVIEW_ROWS = 5
 _ROUTE = "records_out@"
+_FINDING = "found@"
 
 
 @dataclass
@@ -75,6 +76,8 @@ class NodeMetrics:
     counts: Counts = field(default_factory=Counts)
     routes: dict[str, int] = field(default_factory=dict[str, int])
     """Of a branch: records sent down each route."""
+    findings: dict[str, int] = field(default_factory=dict[str, int])
+    """Of an action that tells findings: records by what was found, such as the rule they break."""
     wait_in_seconds: float = 0.0
     """Time spent waiting for input."""
     wait_out_seconds: float = 0.0
@@ -93,16 +96,14 @@ class NodeMetrics:
     @classmethod
     def from_json(cls, node: str, kind: str, numbers: Mapping[str, float]) -> "NodeMetrics":
         """A node as of a checkpoint."""
-        routes = {
-            name.removeprefix(_ROUTE): int(rows)
-            for name, rows in numbers.items()
-            if name.startswith(_ROUTE)
-        }
-        return cls(node, kind, Counts.from_json(numbers), routes)
+        routes, findings = _named(numbers, _ROUTE), _named(numbers, _FINDING)
+        return cls(node, kind, Counts.from_json(numbers), routes, findings)
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return self.counts.to_json() | {_ROUTE + name: rows for name, rows in self.routes.items()}
+        named = {_ROUTE + name: rows for name, rows in self.routes.items()}
+        named |= {_FINDING + name: rows for name, rows in self.findings.items()}
+        return self.counts.to_json() | named
 
     def sent(self, batch: pa.RecordBatch, route: str | None = None) -> None:
         """Count a batch that went out."""
@@ -119,6 +120,14 @@ class NodeMetrics:
             # A copy, so that five rows do not keep a whole batch alive.
             rows = pa.array(range(min(PREVIEW_ROWS, batch.num_rows)))
             self.preview = batch.take(rows)
+
+
+def _named(numbers: Mapping[str, float], kind: str) -> dict[str, int]:
+    return {
+        name.removeprefix(kind): int(rows)
+        for name, rows in numbers.items()
+        if name.startswith(kind)
+    }
 
 
 def traced_rows(made: pa.RecordBatch) -> int:

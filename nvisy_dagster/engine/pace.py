@@ -57,6 +57,8 @@ class Pace:
         self._limit = interval.interval_rows if interval else None
         self._seconds = interval.interval_seconds * SHARE if interval else None
         self._rows: int | None = None
+        self._least = 1
+        """Sent at once, less would only come together again on the way."""
         self._sent = 0
         """The most that was sent at once since the last change."""
         self._works: dict[str, Work] = {}
@@ -72,13 +74,17 @@ class Pace:
         bounds = [rows for rows in (self._rows, self._limit) if rows is not None]
         return min(bounds, default=None)
 
-    def begin_with(self, calls: Iterable[tuple[int | None, int]]) -> None:
+    def begin_with(
+        self, calls: Iterable[tuple[int | None, int]], groups: Iterable[int] = ()
+    ) -> None:
         """Begin with enough for every node to have all its calls in flight once.
 
         Args:
             calls: Of each node that waits for answers: the records that one call takes, if that is
                 limited, and how many calls may be in flight. Without any, any number is sent.
+            groups: How many records nodes gather before they send them on.
         """
+        self._least = max(groups, default=1)
         rows = max(((rows or _FIRST_ROWS) * limit for rows, limit in calls), default=None)
         self._change(None if self._seconds is None else rows)
 
@@ -119,6 +125,6 @@ class Pace:
         return not self._busy and all(w.could_be_more(seconds) for w in self._works.values())
 
     def _change(self, rows: int | None) -> None:
-        self._rows = rows
+        self._rows = None if rows is None else max(rows, self._least)
         self._sent = 0
         self._works.clear()

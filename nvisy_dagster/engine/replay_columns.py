@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from nvisy_dagster.compiler import Plan
-from nvisy_dagster.sdk import Action, ConfigError, EdgeType, Router, Sink
+from nvisy_dagster.sdk import BaseAction, ConfigError, EdgeType, Router, Sink
 
 
 def lacks(plan: Plan, node: str, had: pa.Schema, schema: pa.Schema) -> str | None:
@@ -29,7 +29,7 @@ def lacks(plan: Plan, node: str, had: pa.Schema, schema: pa.Schema) -> str | Non
     component = plan.nodes[node].build(folder=plan.folder)
     try:
         # With all columns it has compiled: what it refuses now, it refuses for those.
-        if isinstance(component, Action):
+        if isinstance(component, BaseAction):
             component.output(incoming)
         elif isinstance(component, Sink | Router):
             component.check(incoming)

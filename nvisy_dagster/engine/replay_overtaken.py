@@ -213,6 +213,12 @@ def guarded(
         )
         found += [
             Edge(edge.output, guard, "materialized"),
-            Edge(Output(guard), edge.target, "streamed"),
+            # What needs all records reads nothing but what is kept.
+            Edge(
+                Output(guard),
+                edge.target,
+                "materialized" if nodes[edge.target].blocks else "streamed",
+                edge.input,
+            ),
         ]
     return guards, found

@@ -122,6 +122,10 @@ def write_records(
             reason = f"the graph has no node {node!r} any more"
             refused += _whole_files(some, node, reason)
             continue
+        comparing = next((n for n in plan.reached_from(node) if plan.nodes[n].compares), None)
+        if comparing is not None:
+            refused += _whole_files(some, node, _compared(plan.nodes[comparing]), read_again=True)
+            continue
         if found.kind == "source":
             some, left = decodable(found, box, some)
             refused += left
@@ -187,7 +191,16 @@ def rejected_of(records: pa.RecordBatch) -> Iterator[RejectedRecord]:
         yield RejectedRecord(place["uri"], place["position"], data, "", metadata=about)
 
 
-def _whole_files(letters: pa.Table, node: str, reason: str) -> Iterator[Refused]:
+def _compared(node: Node) -> str:
+    return (
+        f"{node.component_name} {node.id!r} behind it chooses among all records, and would see "
+        "these alone: correct what failed and run the graph, which closes them"
+    )
+
+
+def _whole_files(
+    letters: pa.Table, node: str, reason: str, *, read_again: bool = False
+) -> Iterator[Refused]:
     counted = letters.group_by(["chain", "part"]).aggregate([([], "count_all")])
     for one in counted.to_pylist():
         yield Refused(
@@ -196,6 +209,7 @@ def _whole_files(letters: pa.Table, node: str, reason: str) -> Iterator[Refused]
             part=one["part"],
             letters=one["count_all"],
             reason=reason,
+            read_again=read_again,
         )
 
 

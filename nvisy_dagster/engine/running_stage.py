@@ -1,8 +1,9 @@
 """A stage at work: its nodes as one task group, wired by channels."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, cast
 
 import anyio
@@ -16,6 +17,7 @@ from nvisy_dagster.engine.change_reader import ChangeReader
 from nvisy_dagster.engine.checkpoint import Checkpoint, CheckpointStore
 from nvisy_dagster.engine.components import Components
 from nvisy_dagster.engine.dead_letter import DeadLetters, LetterOrigin, listed_as
+from nvisy_dagster.engine.demand import Demand
 from nvisy_dagster.engine.drain import RunStoppedError, stoppable
 from nvisy_dagster.engine.epochs import Epochs
 from nvisy_dagster.engine.error_limit import ErrorLimits
@@ -24,11 +26,13 @@ from nvisy_dagster.engine.gate import Gates
 from nvisy_dagster.engine.lease import Lease
 from nvisy_dagster.engine.materialized import PartWriter
 from nvisy_dagster.engine.nodes.action import run_action
+from nvisy_dagster.engine.nodes.blocking import kept_inputs, run_blocking
 from nvisy_dagster.engine.nodes.edges import run_edges, run_part_writer
 from nvisy_dagster.engine.nodes.router import run_router
-from nvisy_dagster.engine.nodes.running import RunningNode, concurrency_of
+from nvisy_dagster.engine.nodes.running import RunningNode, begin_pace
+from nvisy_dagster.engine.nodes.sequential import run_sequential
 from nvisy_dagster.engine.nodes.sink import run_sink
-from nvisy_dagster.engine.nodes.source import Slice, read_source, run_source
+from nvisy_dagster.engine.nodes.source import read_source, run_source
 from nvisy_dagster.engine.open_letters import open_letters
 from nvisy_dagster.engine.pace import Pace
 from nvisy_dagster.engine.places import reach
@@ -45,7 +49,15 @@ from nvisy_dagster.engine.suspects import NodeSuspects, Suspects
 from nvisy_dagster.engine.transaction import checkpoint_key, keeper_of, kept_checkpoint
 from nvisy_dagster.engine.wiring import Wiring, reader_name, writer_name
 from nvisy_dagster.graph.policies import Checkpoint as Interval
-from nvisy_dagster.sdk import Action, KernelAction, Progress, Router, Sink, Source
+from nvisy_dagster.sdk import (
+    Action,
+    BaseBlockingAction,
+    Progress,
+    Router,
+    SequentialAction,
+    Sink,
+    Source,
+)
 
 OBSERVE_SECONDS = 0.25
 
@@ -108,6 +120,11 @@ class RunningStage:
         self.pace = Pace(self.interval)
         self.keeper = keeper_of(plan, stage)
         self.epochs = self._epochs(checkpoint)
+
+    @cached_property
+    def demand(self) -> Demand:
+        """Who still wants records, once it is flowing."""
+        return Demand(self.plan, self.stage, self.epochs.reads)
 
     @property
     def interval(self) -> Interval | None:
@@ -181,7 +198,7 @@ class RunningStage:
             stack.push_async_exit(self.components.close)
             for node in nodes:
                 await self.components.open(node, self._caller(node))
-            self.pace.begin_with(self._calls())
+            begin_pace(self.pace, [(node, self.components[node.id]) for node in nodes])
             await self._go_on_from_keeper()
             for output in self.stage.outputs:
                 folder, after = part_folder(self.context, output), self.epochs.start.epoch
@@ -219,13 +236,6 @@ class RunningStage:
             await self.epochs.complete()
         self._tell()
 
-    def _calls(self) -> Iterator[tuple[int | None, int]]:
-        """Of each node that waits for answers, the records of a call, and its calls in flight."""
-        for node_id in self.stage.nodes:
-            component, node = self.components[node_id], self.plan.nodes[node_id]
-            if isinstance(component, Action) and not isinstance(component, KernelAction):
-                yield component.rows_per_call(), concurrency_of(node)
-
     async def _open_changes(self, node: Node, stack: AsyncExitStack) -> None:
         context = self.context
 
@@ -245,7 +255,9 @@ class RunningStage:
             await letters.aclose()
 
     def _start(self, start: Callable[..., object]) -> None:
-        for stage_id, outputs in self.wiring.inputs.items():
+        alone = any(self.plan.nodes[node].blocks for node in self.stage.nodes)
+        inputs = {} if alone else self.wiring.inputs
+        for stage_id, outputs in inputs.items():
             start(
                 run_edges,
                 reader_name(self.plan.stage(stage_id)),
@@ -301,10 +313,17 @@ class RunningStage:
         if isinstance(component, Source):
             await self._run_source(node, component, running)
             return
+        if isinstance(component, BaseBlockingAction):
+            await self._run_blocking(node, component, running)
+            return
         inlet = self.wiring.inlet(node)
-        if isinstance(component, Action):
+        if isinstance(component, Action | SequentialAction):
             outlet = self.wiring.outlet(Output(node.id))
-            await run_action(running, component, inlet, outlet)
+            if isinstance(component, Action):
+                await run_action(running, component, inlet, outlet)
+            else:
+                enough = partial(self.demand.has_enough, node.id)
+                await run_sequential(running, component, inlet, outlet, enough)
             running.metrics.wait_out_seconds = outlet.wait_seconds
         elif isinstance(component, Router):
             outlets = {
@@ -316,10 +335,18 @@ class RunningStage:
         running.metrics.wait_in_seconds = inlet.wait_seconds
 
     async def _run_source(self, node: Node, source: Source[Any, Any], running: RunningNode) -> None:
-        position = self.epochs.position(node.id)
-        slices = _nothing() if position.done else read_source(running, source, position.cursor)
+        if not self.open_letters:  # what nobody wants closes letters of other runs all the same
+            source.hint = node.hint
         outlet = self.wiring.outlet(Output(node.id))
-        await run_source(running, source, slices, outlet)
+        await run_source(running, source, read_source(running, source), outlet)
+        running.metrics.wait_out_seconds = outlet.wait_seconds
+
+    async def _run_blocking(
+        self, node: Node, action: BaseBlockingAction[Any], running: RunningNode
+    ) -> None:
+        inputs = kept_inputs(self.plan, node, self.wiring, self.context.inputs)
+        outlet = self.wiring.outlet(Output(node.id))
+        await run_blocking(running, action, inputs, outlet, self.context.folder)
         running.metrics.wait_out_seconds = outlet.wait_seconds
 
     def _running(self, node: Node) -> RunningNode:
@@ -352,6 +379,7 @@ class RunningStage:
             suspects=self.suspects.of(node.id) if self.suspects else NodeSuspects(),
             lease=self.lease,
             pace=self.pace,
+            wanted=partial(self.demand.wants, node.id),
             checkpoint_key=(
                 checkpoint_key(self.context.progress, self.stage, node.id)
                 if node.id == self.keeper
@@ -367,8 +395,3 @@ class RunningStage:
     def _tell(self) -> None:
         if self.context.observe is not None:
             self.context.observe(list(self.metrics.values()))
-
-
-async def _nothing() -> AsyncGenerator[Slice, None]:
-    for nothing in ():
-        yield nothing

@@ -46,8 +46,10 @@ class Wiring:
         """Whether barriers keep the records of one source record together.
 
         They do not when the stage reads from several stages behind a common one: the epochs of
-        those are not the same.
+        those are not the same. A node that needs all records has nothing to cut.
         """
+        if any(self._plan.nodes[node].blocks for node in self._stage.nodes):
+            return False
         seen: set[str] = set()
         for stage_id in self.inputs:
             behind = self._behind(self._plan.stage(stage_id))

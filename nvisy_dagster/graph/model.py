@@ -195,6 +195,8 @@ class Edge(Model):
     """Id of the node they go to."""
     route: Id | None = None
     """Out of a branch: the route that this edge carries."""
+    input: Id | None = None
+    """Into an action that has named inputs: which one. Those of a `join` are `left` and `right`."""
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -119,14 +119,14 @@ class _Dissolving:
     def dissolve(self) -> list[Placed]:
         self._check()
         made: list[Placed] = []
-        seen: set[tuple[str, str, str]] = set()
+        seen: set[tuple[str, str, str, str]] = set()
         for edge, place in self._edges:
             ends = _ends(edge)
             if ends is None or (ends[0] not in self._after and ends[1] not in self._after):
                 made.append((edge, place))
             elif ends[0] not in self._after:
                 for end in self._beyond(ends[1]):
-                    key = (ends[0], end, str(edge.get("route")))
+                    key = (ends[0], end, str(edge.get("route")), str(edge.get("input")))
                     if key not in seen:
                         seen.add(key)
                         made.append(({**edge, "to": end}, place))

@@ -5,6 +5,11 @@ conformance suites and is for tests alone.
 """
 
 from nvisy_dagster.sdk.action import Action as Action
+from nvisy_dagster.sdk.action import BaseAction as BaseAction
+from nvisy_dagster.sdk.action import BaseBlockingAction as BaseBlockingAction
+from nvisy_dagster.sdk.action import BlockingAction as BlockingAction
+from nvisy_dagster.sdk.action import CombiningAction as CombiningAction
+from nvisy_dagster.sdk.action import JoiningAction as JoiningAction
 from nvisy_dagster.sdk.action import KernelAction as KernelAction
 from nvisy_dagster.sdk.action import Router as Router
 from nvisy_dagster.sdk.arrow_schema import model_schema as model_schema
@@ -25,6 +30,7 @@ from nvisy_dagster.sdk.errors import EpochLostError as EpochLostError
 from nvisy_dagster.sdk.errors import NvisyError as NvisyError
 from nvisy_dagster.sdk.errors import TransientError as TransientError
 from nvisy_dagster.sdk.errors import raise_mistakes as raise_mistakes
+from nvisy_dagster.sdk.findings import tell_findings as tell_findings
 from nvisy_dagster.sdk.params import Connection as Connection
 from nvisy_dagster.sdk.params import Cursor as Cursor
 from nvisy_dagster.sdk.params import Identifier as Identifier
@@ -52,6 +58,7 @@ from nvisy_dagster.sdk.records import records_to_batch as records_to_batch
 from nvisy_dagster.sdk.records import row_to_record as row_to_record
 from nvisy_dagster.sdk.rejected import Decoded as Decoded
 from nvisy_dagster.sdk.rejected import RejectedRecord as RejectedRecord
+from nvisy_dagster.sdk.sequential import SequentialAction as SequentialAction
 from nvisy_dagster.sdk.serialization import from_ipc as from_ipc
 from nvisy_dagster.sdk.serialization import from_json as from_json
 from nvisy_dagster.sdk.serialization import to_ipc as to_ipc

@@ -6,7 +6,8 @@ envelope is not part of it. Every value is one kind letter and a self-delimiting
 
     n null          b bool, 1 byte          i integer, 16 bytes little-endian two's complement
     f float64       t text, x bytes, q the text of another scalar: length (8 bytes), then bytes
-    z moment in UTC, d naive moment: seconds (8 bytes), nanoseconds (8 bytes)
+    y date: days since 1970 (8 bytes)
+    z moment in UTC, d naive moment, h time of day, u duration: seconds, nanoseconds (8 bytes each)
     l list: number of items (8 bytes), items
     s struct or record: for each field that is not null, by name: t name, value; then e
 """
@@ -45,13 +46,15 @@ def content_hashes(batch: pa.RecordBatch) -> pa.Array:
     return pa.Array.from_buffers(DIGEST, batch.num_rows, [None, pa.py_buffer(digests)])
 
 
-def _encode(array: pa.Array) -> pa.Array:
+def _encode(array: pa.Array) -> pa.Array:  # noqa: PLR0911 - one per kind of type
     """One encoding per value, `large_binary`; null where the value is null."""
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
         return _encode(array.storage)
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+    if pa.types.is_dictionary(kind):
         return _encode(array.cast(kind.value_type))
+    if pa.types.is_run_end_encoded(kind):
+        return _encode(pc.run_end_decode(array))
     if pa.types.is_struct(kind):
         children = [array.field(i) for i in range(kind.num_fields)]
         encoded = _struct([field.name for field in kind], children, len(array))
@@ -134,12 +137,47 @@ def _integers(array: pa.Array) -> pa.Array:
 
 
 def _moments(array: pa.Array) -> pa.Array:
+    return _ticks(b"z" if array.type.tz else b"d", array)
+
+
+def _times(array: pa.Array) -> pa.Array:
+    return _ticks(b"h", array)
+
+
+def _durations(array: pa.Array) -> pa.Array:
+    return _ticks(b"u", array)
+
+
+def _ticks(letter: bytes, array: pa.Array) -> pa.Array:
     ticks = _TICKS[array.type.unit]
-    filled = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    words = np.empty((len(filled), 2), "<i8")
-    words[:, 0], words[:, 1] = np.divmod(filled, ticks)
+    words = np.empty((len(array), 2), "<i8")
+    words[:, 0], words[:, 1] = np.divmod(_counts(array), ticks)
     words[:, 1] *= 10**9 // ticks
-    return _words(b"z" if array.type.tz else b"d", words, array)
+    return _words(letter, words, array)
+
+
+def _dates(array: pa.Array) -> pa.Array:
+    days = _counts(array)
+    if pa.types.is_date64(array.type):
+        days //= 86_400_000
+    return _words(b"y", days[:, None], array)
+
+
+def _counts(array: pa.Array) -> npt.NDArray[np.int64]:
+    """What Arrow holds of times: Python's own types do not reach as far, nor are they as fine."""
+    whole = array.cast(pa.int32()) if array.type.bit_width == 32 else array  # noqa: PLR2004 - bits
+    filled = whole.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    return filled.astype("<i8")
+
+
+def _decimals(array: pa.Array) -> pa.Array:
+    texts: list[bytes | None] = []
+    for value in array.to_pylist():
+        text = None if value is None else f"{value:f}"
+        if text is not None and "." in text:
+            text = text.rstrip("0").removesuffix(".")
+        texts.append(None if text is None else text.encode())
+    return _prefixed(b"q", pa.array(texts, _BYTES))
 
 
 def _prefixed(letter: bytes, array: pa.Array) -> pa.Array:
@@ -175,6 +213,10 @@ _ENCODERS: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], pa
     (pa.types.is_integer, _integers),
     (pa.types.is_floating, _floats),
     (pa.types.is_timestamp, _moments),
+    (pa.types.is_date, _dates),
+    (pa.types.is_time, _times),
+    (pa.types.is_duration, _durations),
+    (pa.types.is_decimal, _decimals),
     (pa.types.is_null, _nulls),
     (pa.types.is_string, _texts),
     (pa.types.is_large_string, _texts),

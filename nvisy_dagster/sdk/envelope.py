@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nvisy_dagster.sdk.errors import ConfigError
-from nvisy_dagster.sdk.identity import child_ids, ids_to_array
+from nvisy_dagster.sdk.identity import array_to_ids, child_ids, ids_to_array, pair_ids
 
 ID = pa.binary(16)
 SOURCE = pa.struct([pa.field("uri", pa.string()), pa.field("position", pa.int64())])
@@ -114,6 +114,45 @@ def derive(
         [
             ids_to_array(ids),
             _lists(offsets, taken.column(0), "_parent_ids"),
+            *taken.columns[2:],
+        ],
+        columns,
+    )
+
+
+def derive_joined(
+    lefts: pa.RecordBatch, right_ids: pa.Array, columns: pa.RecordBatch, *, node_id: str
+) -> pa.RecordBatch:
+    """Put before each row of `columns` the envelope of a child of two parents.
+
+    Its root and where it came from are those of the left one. Its id is a hash of both ids and the
+    node or, where there is no right one, that of the only child of the left one.
+
+    Args:
+        lefts: The left parent of each child, with envelope.
+        right_ids: The id of the right one, null where there is none.
+        columns: Payload of the children.
+        node_id: The node that makes them.
+
+    Raises:
+        ConfigError: A payload column has the name of an envelope column.
+    """
+    taken = lefts.select(ENVELOPE.names)
+    left = array_to_ids(taken.column(0))
+    paired = right_ids.is_valid().to_numpy(zero_copy_only=False)
+    filled = right_ids.fill_null(bytes(16)) if right_ids.null_count else right_ids
+    ids = pair_ids(taken.column(0), filled, node_id)
+    if not paired.all():
+        alone = child_ids(taken.column(0), node_id, np.zeros(len(left), np.int64))
+        ids = np.where(paired[:, None], ids, alone)
+    parents = np.stack([left, array_to_ids(filled)], axis=1).reshape(-1, 2)
+    there = np.stack([np.ones(len(left), np.bool_), paired], axis=1).reshape(-1)
+    offsets = np.zeros(len(left) + 1, np.int32)
+    np.cumsum(1 + paired, out=offsets[1:])
+    return _assemble(
+        [
+            ids_to_array(ids),
+            _lists(offsets, ids_to_array(parents[there]), "_parent_ids"),
             *taken.columns[2:],
         ],
         columns,

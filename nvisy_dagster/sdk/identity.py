@@ -89,6 +89,19 @@ def child_ids(parents: pa.Array, node_id: str, indexes: npt.NDArray[np.int64]) -
     return _mix((mixed[:, 0], mixed[:, 1]), indexes.astype(np.uint64), np.uint64(1))
 
 
+def pair_ids(firsts: pa.Array, seconds: pa.Array, node_id: str) -> Ids:
+    """Ids of records made of two others each: a hash of both ids, in this order, and the node id.
+
+    Args:
+        firsts: `fixed_size_binary(16)`, one per record that is made.
+        seconds: Likewise.
+        node_id: The node that makes the records.
+    """
+    one, other = array_to_ids(firsts), array_to_ids(seconds)
+    mixed = _mix(_seed("pair", node_id), one[:, 0], one[:, 1])
+    return _mix((mixed[:, 0], mixed[:, 1]), other[:, 0], other[:, 1])
+
+
 def ulids(count: int) -> Ids:
     """Fresh ids that sort by time: 48 bits of milliseconds, 80 random bits (ULID specification).
 

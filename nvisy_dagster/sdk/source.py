@@ -11,6 +11,7 @@ from nvisy_dagster.sdk.changes import Bookmark, Change
 from nvisy_dagster.sdk.component import Located, type_arguments
 from nvisy_dagster.sdk.edge_type import EdgeType
 from nvisy_dagster.sdk.params import Cursor, Params
+from nvisy_dagster.sdk.push_down import NO_HINT, Hint
 from nvisy_dagster.sdk.rejected import Decoded, RejectedRecord
 
 P = TypeVar("P", bound=Params)
@@ -45,6 +46,9 @@ class Source(Located[P], Generic[P, C]):
     bad_records: Literal["raise", "reject"] = "raise"
     """What `read` does with one: raise a `DataError`, or put it into `Batch.rejected`. Set before
     `read` is called, and only on a source that can tell."""
+    hint: Hint = NO_HINT
+    """What nobody behind it wants: a source may leave it out, or not. Set before `read`; never for
+    `read_changes`."""
     most_rows: int | None = None
     """Most records that a batch should hold from now on; `None` for as many as it likes. It may
     change while `read` goes on. Checkpoints are taken between batches: a source that makes larger
@@ -77,6 +81,13 @@ class Source(Located[P], Generic[P, C]):
         Raises:
             DataError: A record cannot be read; the message names its place.
             TransientError: Reading again from the last cursor may succeed.
+        """
+
+    def check_on_error(self, on_error: str) -> None:
+        """Refuse params that ask for another `on_error` of its node; pure.
+
+        Raises:
+            ConfigError: A param and the policy contradict each other.
         """
 
     def check_incremental(self) -> None:

@@ -1,7 +1,7 @@
 """Asset checks: what the nodes that check records found in a run."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from nvisy_dagster.compiler import Node, Plan
 from nvisy_dagster.engine.dead_letter_box import ALL, DeadLetterBox
 from nvisy_dagster.engine.metrics import NodeMetrics
 from nvisy_dagster.sdk import NvisyError
+from nvisy_dagster.translator.metadata import FINDINGS, findings_table, told_findings
 from nvisy_dagster.translator.preview import previews_wanted
 from nvisy_dagster.translator.runtime import Runtime
 from nvisy_dagster.translator.stage_names import StageNames
@@ -50,7 +51,11 @@ def _definition(key: dg.AssetKey) -> dg.AssetChecksDefinition:
                 description="the graph has not run yet",
             )
         counts = made.metadata
-        found = _Found(_number(counts["records_in"].value), _number(counts["failed"].value))
+        found = _Found(
+            _number(counts["records_in"].value),
+            _number(counts["failed"].value),
+            told_findings(counts),
+        )
         return dg.AssetCheckResult(
             passed=found.passed,
             severity=found.severity,
@@ -71,18 +76,43 @@ def evaluations(
         if metrics.node not in checking:
             continue
         reasons = _reasons(runtime, report, metrics, run_id)
-        one = _Found(metrics.counts.records_in, metrics.counts.failed, reasons)
-        found.append(
-            dg.AssetCheckEvaluation(
-                asset_key=names.node_key(metrics.node),
-                check_name=CHECK,
-                passed=one.passed,
-                severity=one.severity,
-                description=one.description,
-                metadata=one.metadata,
-            )
-        )
+        found.append(_evaluation(names, metrics, reasons))
     return found
+
+
+def evaluations_of_failure(
+    runtime: Runtime, names: StageNames, metrics: Iterable[NodeMetrics]
+) -> list[dg.AssetCheckEvaluation]:
+    """What nodes found at which their stage failed, because `on_error` says so.
+
+    The counts go up to the batch with the first record that failed.
+    """
+    checking = {node.id for node in checking_nodes(runtime.plan)}
+    return [
+        _evaluation(names, one, {}, dg.AssetCheckSeverity.ERROR)
+        for one in metrics
+        if one.node in checking
+        and one.counts.failed
+        and runtime.plan.nodes[one.node].policies.on_error == "fail"
+    ]
+
+
+def _evaluation(
+    names: StageNames,
+    metrics: NodeMetrics,
+    reasons: Mapping[str, int],
+    severity: dg.AssetCheckSeverity | None = None,
+) -> dg.AssetCheckEvaluation:
+    counts = metrics.counts
+    found = _Found(counts.records_in, counts.failed, metrics.findings, reasons)
+    return dg.AssetCheckEvaluation(
+        asset_key=names.node_key(metrics.node),
+        check_name=CHECK,
+        passed=found.passed,
+        severity=severity or found.severity,
+        description=found.description,
+        metadata=found.metadata,
+    )
 
 
 @dataclass(frozen=True)
@@ -91,6 +121,7 @@ class _Found:
 
     checked: int
     failed: int
+    findings: Mapping[str, int]
     reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     severity: ClassVar = dg.AssetCheckSeverity.WARN
     """The run went on without these records, as the graph says: no error of the run."""
@@ -111,6 +142,8 @@ class _Found:
             "failed": dg.MetadataValue.int(self.failed),
             "share_failed": dg.MetadataValue.float(share),
         }
+        if self.findings:
+            shown[FINDINGS] = findings_table(self.findings)
         if self.reasons:
             rows = [
                 dg.TableRecord({"reason": why, "records": n}) for why, n in self.reasons.items()

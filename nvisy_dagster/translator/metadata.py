@@ -12,6 +12,9 @@ from nvisy_dagster.engine.metrics import SECONDS, NodeMetrics
 from nvisy_dagster.graph.redaction import Redactor
 from nvisy_dagster.translator.preview import preview_table
 
+FINDINGS = "broken"
+"""The entry that tells how many records break each rule."""
+
 _STAGE_COLUMNS = (
     "records_in",
     "records_out",
@@ -61,6 +64,8 @@ def node_metadata(
     if found_words is not None:
         found["incremental"] = dg.MetadataValue.text(found_words)
     found["sum"] = dg.MetadataValue.text(sum_in_words(metrics))
+    if metrics.findings:
+        found[FINDINGS] = findings_table(metrics.findings)
     seconds |= {
         "wait_in_seconds": metrics.wait_in_seconds,
         "wait_out_seconds": metrics.wait_out_seconds,
@@ -75,6 +80,22 @@ def node_metadata(
     if shown.preview and metrics.preview is not None:
         found["preview"] = preview_table(metrics.preview, shown.redactor)
     return found
+
+
+def findings_table(findings: Mapping[str, int]) -> dg.TableMetadataValue:
+    """What was found, a row for each kind: one event for hundreds of them."""
+    rows = [dg.TableRecord({"what": what, "records": count}) for what, count in findings.items()]
+    columns = [dg.TableColumn("what"), dg.TableColumn("records", type="int")]
+    return dg.MetadataValue.table(rows, dg.TableSchema(columns))
+
+
+def told_findings(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, int]:
+    """The same read from what a run left."""
+    found = metadata.get(FINDINGS)
+    if not isinstance(found, dg.TableMetadataValue):
+        return {}
+    rows = (row.data for row in found.records)
+    return {str(row["what"]): int(row["records"] or 0) for row in rows}
 
 
 def location_value(uri: str) -> dg.MetadataValue:

@@ -9,7 +9,7 @@ import dagster as dg
 from nvisy_dagster.compiler import Output, Stage
 from nvisy_dagster.engine.materialized import Manifest
 from nvisy_dagster.translator.attempt import GRAPH_TAG
-from nvisy_dagster.translator.checks import evaluations
+from nvisy_dagster.translator.checks import evaluations, evaluations_of_failure
 from nvisy_dagster.translator.io_manager import IO_MANAGER_KEY, MANIFEST_TYPE
 from nvisy_dagster.translator.metadata import Shown, node_metadata, stage_table
 from nvisy_dagster.translator.open_letters import OpenLetterCounts
@@ -55,7 +55,14 @@ def _compute(
         prefix = str(context.op_handle).rpartition(".")[0]
         steps = {id_: f"{prefix}.{step}" if prefix else step for id_, step in names.steps.items()}
         inputs = {output.name: manifests[names.outputs[output.name]] for output in stage.inputs}
-        report = StageRun(runtime, stage, steps, context).run(inputs)
+        run = StageRun(runtime, stage, steps, context)
+        try:
+            report = run.run(inputs)
+        except dg.Failure:
+            # Yielded: what is logged of an op that fails is lost.
+            for evaluation in evaluations_of_failure(runtime, names, run.metrics):
+                yield cast("Any", evaluation)
+            raise
         if runtime.ended is not None:
             runtime.ended(report.result)
         metadata = _metadata(runtime, report)

@@ -70,6 +70,8 @@ class StageRun:
         self._steps = steps
         self._context = context
         self._told = time.monotonic()
+        self.metrics: Sequence[NodeMetrics] = ()
+        """Of its nodes, while it runs and when it has failed."""
 
     def run(self, inputs: Mapping[str, Manifest]) -> StageReport:
         """Run the stage, going on from its checkpoint if there is one.
@@ -178,6 +180,7 @@ class StageRun:
         failure.allow_retries = False
 
     def _observe(self, metrics: Sequence[NodeMetrics]) -> None:
+        self.metrics = metrics
         if self._runtime.observe is not None:
             self._runtime.observe(metrics)
         if time.monotonic() - self._told >= HEARTBEAT_SECONDS:

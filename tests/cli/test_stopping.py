@@ -20,6 +20,12 @@ DEADLINE_SECONDS = 60
 """The first process that imports Dagster compiles it."""
 
 MODES = pytest.mark.parametrize("mode", [["--engine-only"], []], ids=["engine", "dagster"])
+MOSTLY_ENGINE = pytest.mark.parametrize(
+    "mode",
+    [["--engine-only"], pytest.param([], marks=pytest.mark.soak)],
+    ids=["engine", "dagster"],
+)
+"""Dagster's part is the same as in the others of `MODES`."""
 SELDOM = {"interval_seconds": 1000}
 """No barrier but the last one."""
 
@@ -77,7 +83,11 @@ def go_on(start, here: Path, graph: Path, mode: list[str]) -> dict[str, Any]:
 
 
 @MODES
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM],
+    ids=["SIGINT", "SIGTERM"],
+)
 def test_a_signal_drains(start, here, mode, number):
     graph = idle_graph(here)
     process = start("run", graph, *mode)
@@ -110,7 +120,7 @@ def test_it_says_that_it_finishes_and_how_to_stop_at_once(start, here, mode):
     assert numbers_in(here / "out.db") == list(range(100))
 
 
-@MODES
+@MOSTLY_ENGINE
 def test_a_second_signal_stops_amid_the_drain(start, here, mode):
     (here / "hold").touch()
     graph = idle_graph(here)
@@ -148,7 +158,7 @@ def test_a_second_signal_tells_what_is_committed(start, here, mode):
     go_on(start, here, graph, mode)
 
 
-@MODES
+@MOSTLY_ENGINE
 def test_past_the_limit_it_stops_at_once(start, here, mode):
     (here / "hold").touch()
     graph = idle_graph(here, timeout={"drain_seconds": 0.5})

@@ -148,6 +148,7 @@ def test_plan_as_json(nvisy, good):
         "from": "embed",
         "route": None,
         "to": "out",
+        "input": None,
         "kind": "materialized",
         "primitive": "embedding",
     }

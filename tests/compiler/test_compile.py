@@ -367,3 +367,12 @@ def test_ten_thousand_nodes(shape: Any) -> None:
     plan = compile_graph(parse_graph(text))
     assert len(plan.nodes) == N
     assert time.process_time() - started < 15
+
+
+def test_lines_that_drift_become_dead_letters_where_bad_records_do() -> None:
+    drifting = {**ROWS, "params": {**ROWS["params"], "jsonl": {"on_drift": "dead_letter"}}}
+    error = only([drifting, OUT], "rows out")
+    assert error.path == "$.nodes[0].params.jsonl.on_drift"
+    assert '"on_error": "dead_letter"' in str(error)
+    assert only([{**drifting, "on_error": "drop"}, OUT], "rows out").path == error.path
+    assert compiled([drifting, OUT], "rows out", on_error="dead_letter")

@@ -33,6 +33,13 @@ from nvisy_dagster.sdk.envelope import with_envelope
 from nvisy_dagster.sdk.identity import root_ids
 
 
+def batch_of(n: int) -> pa.RecordBatch:
+    """Records that hold the first numbers."""
+    numbers = np.arange(n)
+    ids = root_ids("test:", numbers)
+    return with_envelope(pa.record_batch({"n": numbers}), ids=ids, uri="test:", positions=numbers)
+
+
 def registry() -> Registry:
     """A registry of the components of this module alone."""
 

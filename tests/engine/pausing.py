@@ -26,7 +26,7 @@ from nvisy_dagster.sdk.identity import root_ids
 
 
 def registry() -> Registry:
-    """The components of this module, of `counting` and of `awkward`."""
+    """The components of this module, of `counting`, `awkward` and `gathering`."""
 
     def entries(group: str, module: str, *names: str) -> dict[str, EntryPoint]:
         return {name: EntryPoint(name, module, group) for name in names}
@@ -38,7 +38,8 @@ def registry() -> Registry:
         | entries(connectors, "awkward", "awkward"),
         entries(actions, __name__, "billed")
         | entries(actions, "counting", "even", "pay", "branch", "spread")
-        | entries(actions, "awkward", "twice", "picky", "negate"),
+        | entries(actions, "awkward", "twice", "picky", "negate")
+        | entries(actions, "gathering", "backwards"),
     )
 
 

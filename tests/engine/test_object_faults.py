@@ -75,8 +75,14 @@ def write_checkpoints(folder: Path) -> tuple[list[int], list[int]]:
     return begun, ended
 
 
-@pytest.mark.parametrize("always", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "always"),
+    [
+        pytest.param(kind, always, marks=LONG if (kind, always) == ("refused", False) else [])
+        for kind in KINDS
+        for always in (False, True)
+    ],
+)
 def test_the_nth_write_of_checkpoints_fails(
     proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, kind: str, always: bool
 ) -> None:
@@ -239,8 +245,8 @@ def fail_the_nth(proxy: FaultProxy, folder: Path, number: int, kind: str, *, alw
 @pytest.mark.parametrize(
     ("always", "first", "step"),
     [
-        pytest.param(False, 3, 20, id="once"),
-        pytest.param(True, 1, 15, id="always"),
+        pytest.param(False, 3, 30, id="once"),
+        pytest.param(True, 1, 25, id="always"),
         *(pytest.param(False, n, 10, id=f"once-{n}", marks=LONG) for n in range(1, 11)),
         *(pytest.param(True, n, 10, id=f"always-{n}", marks=LONG) for n in range(1, 11)),
     ],

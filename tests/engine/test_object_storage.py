@@ -105,15 +105,20 @@ def keys(server: S3Server, prefix: str) -> list[str]:
 @pytest.mark.parametrize(
     "place",
     [
-        "part.before_close:2",
         "object.before_put:6",
-        "object.before_upload:2",
         "object.after_upload:2",
         "sink.after_commit:3",
-        "checkpoint.before_write:3",
         "checkpoint.after_write:6",
-        "lease.before_create:2",
         "lease.after_create:2",
+        *(
+            pytest.param(place, marks=pytest.mark.soak)
+            for place in (
+                "part.before_close:2",
+                "object.before_upload:2",
+                "checkpoint.before_write:3",
+                "lease.before_create:2",
+            )
+        ),
     ],
 )
 def test_a_killed_run_goes_on_where_nothing_local_is_left(

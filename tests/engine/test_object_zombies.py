@@ -19,6 +19,7 @@ from test_object_storage import client, environment, s3_server
 
 __all__ = ["environment", "s3_server"]
 
+KNOWN_RUNS = "origins.json"
 EXPIRED_SECONDS = 1.3
 """A little longer than the leases of `start`."""
 
@@ -43,14 +44,20 @@ def start(folder: Path, **environment: str) -> "subprocess.Popen[str]":
 def objects(server: S3Server, prefix: str) -> dict[str, str]:
     """What the store holds, by key, and when it was written: the same bytes again count too.
 
-    What leases say of their holders is left out.
+    What leases say of their holders is left out, and which runs are known.
     """
     return {
         found["path"]: f"{found['e_tag']} {found['last_modified']}"
         for batch in client(server).list(prefix)
         for found in batch
-        if "/lease/" not in found["path"]
+        if "/lease/" not in found["path"] and not found["path"].endswith(KNOWN_RUNS)
     }
+
+
+def known_runs(server: S3Server, prefix: str) -> set[str]:
+    """The runs that are known: a late one may still add itself, and removes no other."""
+    document = client(server).get(f"{prefix}/graphs/target/{KNOWN_RUNS}").bytes()
+    return set(json.loads(bytes(document))["runs"])
 
 
 def listed(server: S3Server, prefix: str) -> set[str]:
@@ -76,11 +83,12 @@ def wait_until_stopped(process: "subprocess.Popen[str]") -> None:
 
 
 def check_only_litter_is_new(
-    server: S3Server, prefix: str, before: dict[str, str], kept: set[str]
+    server: S3Server, prefix: str, before: dict[str, str], kept: set[str], runs: set[str]
 ) -> None:
     """A late write may leave a file that nobody lists, and nothing else."""
     after = objects(server, prefix)
     assert {key: after.get(key) for key in before} == before
+    assert runs <= known_runs(server, prefix)
     for key in after.keys() - before.keys():
         assert key.endswith(".arrow"), key
         assert key.rpartition("/")[2] not in kept
@@ -94,13 +102,14 @@ def revive(folder: Path, server: S3Server, zombie: "subprocess.Popen[str]") -> N
     assert again.returncode == 0, errors
     check_complete(folder, output)
     before, kept = objects(server, folder.name), listed(server, folder.name)
+    runs = known_runs(server, folder.name)
 
     zombie.send_signal(signal.SIGCONT)
     _, errors = zombie.communicate(timeout=50)
 
     assert zombie.returncode == 1, "it ended well"
     assert "took over from run" in errors or "another process replaced" in errors, errors[-2000:]
-    check_only_litter_is_new(server, folder.name, before, kept)
+    check_only_litter_is_new(server, folder.name, before, kept, runs)
     check_complete(folder, output)
 
 
@@ -142,14 +151,15 @@ def test_a_write_that_arrives_late(
     assert again.returncode == 0, errors
     check_complete(tmp_path, output)
     before, kept = objects(s3_server, tmp_path.name), listed(s3_server, tmp_path.name)
+    runs = known_runs(s3_server, tmp_path.name)
 
     proxy.released.set()
     time.sleep(0.5)  # the store takes it, or not
-    check_only_litter_is_new(s3_server, tmp_path.name, before, kept)
+    check_only_litter_is_new(s3_server, tmp_path.name, before, kept, runs)
     zombie.send_signal(signal.SIGCONT)
     _, errors = zombie.communicate(timeout=50)
     assert zombie.returncode == 1, "it ended well"
-    check_only_litter_is_new(s3_server, tmp_path.name, before, kept)
+    check_only_litter_is_new(s3_server, tmp_path.name, before, kept, runs)
     check_complete(tmp_path, output)
 
 

@@ -135,3 +135,17 @@ def test_without_barriers_there_is_no_limit(work: Callable[..., None]) -> None:
     work(pace, 100.0, calls=1000)
     pace.sent(1000, requested=0, written=0)
     assert pace.most_rows is None
+
+
+def test_no_less_than_a_node_gathers_at_once(work: Callable[..., None]) -> None:
+    """It would only come together again, and take as long."""
+    pace = Pace(interval())
+    pace.begin_with([(16, 1)], groups=[500, 20])
+    assert pace.most_rows == 500
+    for epoch in range(3):
+        work(pace, 20.0, calls=10)
+        pace.sent(500, requested=epoch, written=epoch)
+        assert pace.most_rows == 500
+    work(pace, 0.01)
+    pace.sent(500, requested=4, written=4)
+    assert pace.most_rows == 1000

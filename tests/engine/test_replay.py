@@ -24,16 +24,21 @@ pytestmark = pytest.mark.anyio
 
 TARGET = Path(__file__).parent / "replay_target.py"
 FAILPOINTS = [
-    "checkpoint.before_write",
     "checkpoint.after_write",
-    "sink.after_write",
     "sink.before_commit",
-    "sink.after_commit",
-    "dead_letters.before_rename",
     "dead_letters.after_rename",
     "replay.before_listing",
     "replay.before_mark",
-    "replay.after_mark",
+    *(
+        pytest.param(place, marks=pytest.mark.soak)
+        for place in (
+            "checkpoint.before_write",
+            "sink.after_write",
+            "sink.after_commit",
+            "dead_letters.before_rename",
+            "replay.after_mark",
+        )
+    ),
 ]
 
 

@@ -33,10 +33,10 @@ def statuses(folder: Path) -> dict[int, str]:
 
 PLACES = [
     "part.after_rename:1",  # what was paid for is written, but in no checkpoint
-    "checkpoint.after_write:2",
-    "sink.before_commit:1",
     "sink.after_write:1",  # the older version is in the sink, but not committed
     "sink.after_commit:1",
+    pytest.param("checkpoint.after_write:2", marks=pytest.mark.soak),
+    pytest.param("sink.before_commit:1", marks=pytest.mark.soak),
 ]
 
 

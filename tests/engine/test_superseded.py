@@ -262,14 +262,19 @@ def test_the_search_finds_exactly_the_letters(tmp_path: Path) -> None:
 # Killed
 
 FAILPOINTS = [
-    "superseded.before_rename",
     "superseded.after_rename",
     "superseded.after_settle",
-    "checkpoint.before_write",
     "checkpoint.after_write",
-    "sink.after_write",
     "sink.before_commit",
-    "sink.after_commit",
+    *(
+        pytest.param(place, marks=pytest.mark.soak)
+        for place in (
+            "superseded.before_rename",
+            "checkpoint.before_write",
+            "sink.after_write",
+            "sink.after_commit",
+        )
+    ),
 ]
 
 

@@ -1,7 +1,9 @@
 """Any sequence of edits and crashes, and then a run: the same as a fresh run."""
 
 import os
+import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 from unittest import mock
 
@@ -52,7 +54,8 @@ class _Kernel:
 
 
 def _crashing(place: str, count: int):
-    return mock.patch.multiple(failpoints, _NAME=place, _COUNT=str(count), _hits=0, os=_Kernel)
+    places = {(place, count): signal.SIGKILL}
+    return mock.patch.multiple(failpoints, _PLACES=places, _passages=Counter(), os=_Kernel)
 
 
 # Not shrunk: each example is many runs, and the steps of a failing one are few anyway.

@@ -10,6 +10,7 @@ import pyarrow as pa
 from nvisy_connectors.object import origins
 from nvisy_connectors.object.local import LocalSink
 from nvisy_connectors.object.local_folder import LocalFolder
+from nvisy_connectors.object.open_parts import OpenParts
 from nvisy_connectors.tabular.map import Map
 from nvisy_dagster.engine import storage
 from nvisy_dagster.engine.lease import Lease
@@ -88,17 +89,17 @@ def stop_before_publish() -> None:
 
 def stop_before_spool() -> None:
     """The same, before it begins to write a part."""
-    write = LocalSink._write
-    begun: list[int] = []
+    part = OpenParts._part
+    begun: list[str] = []
 
-    def stop(self: Any, batch: pa.RecordBatch) -> None:
-        if self._open_part is None:
-            begun.append(self._number)
+    def stop(self: Any, *of: Any) -> Any:
+        if not self._open:
+            begun.append("another")
             if len(begun) == 2:
                 os.kill(os.getpid(), signal.SIGSTOP)
-        write(self, batch)
+        return part(self, *of)
 
-    LocalSink._write = stop
+    OpenParts._part = stop
 
 
 BUGS = {

@@ -108,6 +108,14 @@ def test_the_form_is_as_documented():
             pa.array([1], pa.timestamp("s", "UTC")),
             pa.array([10**9], pa.timestamp("ns", "Europe/Berlin")),
         ),
+        (pa.array([1], pa.date32()), pa.array([86_400_000], pa.date64())),
+        (pa.array([1], pa.time32("s")), pa.array([10**9], pa.time64("ns"))),
+        (pa.array([-1], pa.duration("s")), pa.array([-(10**9)], pa.duration("ns"))),
+        (
+            pa.array([Decimal("1.10"), Decimal(100)], pa.decimal128(9, 2)),
+            pa.array([Decimal("1.1"), Decimal(100)], pa.decimal256(50, 4)),
+        ),
+        (pa.array([1, 1]), pa.RunEndEncodedArray.from_arrays([2], [1])),
         (pa.array([[1, 2]], pa.list_(pa.float32(), 2)), pa.array([[1, 2]], pa.list_(pa.float64()))),
         (pa.array([{"a": 1, "b": None}]), pa.array([{"a": 1}])),
         (pa.array([[1, 2]], pa.list_(pa.int8())), pa.array([[1, 2]], pa.large_list(pa.int64()))),
@@ -131,6 +139,14 @@ def test_the_same_value_in_another_type_has_the_same_hash(one, other):
         (pa.array([[]], pa.list_(pa.int64())), pa.array([None], pa.list_(pa.int64()))),
         (pa.array([0], pa.timestamp("us")), pa.array([0], pa.timestamp("us", "UTC"))),
         (pa.array([Decimal("1.5")]), pa.array([Decimal("2.5")])),
+        (pa.array([1], pa.time64("ns")), pa.array([2], pa.time64("ns"))),
+        (pa.array([1], pa.duration("ns")), pa.array([2], pa.duration("ns"))),
+        # What Python's own types do not reach.
+        (pa.array([2**62], pa.duration("s")), pa.array([2**62 + 1], pa.duration("s"))),
+        (
+            pa.array([2**31 - 1], pa.int32()).cast(pa.date32()),
+            pa.array([2**31 - 2], pa.int32()).cast(pa.date32()),
+        ),
     ],
 )
 def test_another_value_has_another_hash(one, other):

@@ -49,6 +49,11 @@ def run(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dg.Execute
     return job.execute_in_process(instance=instance, run_config=QUIET)
 
 
+def broken(event) -> dict[str, int]:
+    """Records by the rule that they break."""
+    return {one.data["what"]: one.data["records"] for one in event.metadata["broken"].records}
+
+
 @pytest.mark.parametrize("materialize", [False, True])
 def test_a_run_evaluates_the_check_with_counts_and_reasons(shop, instance, materialize):
     result = run(shop(materialize=materialize), instance)
@@ -67,19 +72,48 @@ def test_a_run_evaluates_the_check_with_counts_and_reasons(shop, instance, mater
         "rule 'positive': n > 0 is not true": 6,
         "rule 'small': n < 90 is not true": 5,
     }
+    assert broken(evaluation) == {"rule 'positive'": 6, "rule 'small'": 5}
+    [made] = [
+        event.event_specific_data.materialization
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key == KEY
+    ]
+    assert broken(made) == broken(evaluation)
     # No step of its own was needed.
     assert all(CHECK not in event.step_key for event in result.all_node_events)
 
     again = run(shop(first=1, params={"rules": RULES[:1]}), instance)
     [evaluation] = again.get_asset_check_evaluations()
     assert evaluation.passed
+    assert broken(evaluation) == {"rule 'positive'": 0}
     assert "reasons" not in evaluation.metadata
 
 
 def test_records_that_are_dropped_count_as_failed(shop, instance):
-    [evaluation] = run(shop(on_error="drop"), instance).get_asset_check_evaluations()
+    warn = {"name": "odd", "check": "n % 2 = 1 OR n IS NULL", "severity": "warn"}
+    schema = {"properties": {"n": {"maximum": 80}}}
+    params = {"rules": [*RULES, warn], "json_schema": schema}
+    checked = run(shop(on_error="drop", params=params), instance)
+    [evaluation] = checked.get_asset_check_evaluations()
     assert not evaluation.passed
+    assert evaluation.metadata["failed"].value == 20
+    assert broken(evaluation) == {
+        "rule 'positive'": 6,
+        "rule 'small'": 5,
+        "rule 'odd', a warning": 53,
+        "JSON Schema": 14,
+    }
+
+
+def test_a_run_that_fails_at_a_record_says_which_rules_it_broke(shop, instance):
+    job = shop(on_error="fail").resolve_job_def("shop")
+    result = job.execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False)
+    assert not result.success
+    [evaluation] = result.get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert evaluation.severity == dg.AssetCheckSeverity.ERROR
     assert evaluation.metadata["failed"].value == 11
+    assert broken(evaluation) == {"rule 'positive'": 6, "rule 'small'": 5}
 
 
 def test_the_check_is_listed_and_tells_again_what_the_last_run_found(shop, instance):
@@ -94,6 +128,7 @@ def test_the_check_is_listed_and_tells_again_what_the_last_run_found(shop, insta
     [evaluation] = result.get_asset_check_evaluations()
     assert not evaluation.passed
     assert evaluation.metadata["failed"].value == 11
+    assert broken(evaluation) == {"rule 'positive'": 6, "rule 'small'": 5}
 
 
 def test_a_graph_that_checks_nothing_has_no_check(tmp_path: Path):

@@ -1,6 +1,6 @@
 """The task of an action: apply it to every batch, several at once, in order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,8 @@ from nvisy_dagster.engine.message import Barrier, Removal
 from nvisy_dagster.engine.metrics import dropped_rows
 from nvisy_dagster.engine.nodes.running import RunningNode
 from nvisy_dagster.engine.rejection import Rejected, apply_isolating
-from nvisy_dagster.sdk import Action, KernelAction
+from nvisy_dagster.sdk import Action, DataError, KernelAction
+from nvisy_dagster.sdk.findings import add_findings, collected_findings
 
 WINDOW = 4
 """Results waiting for an earlier one, per call in flight: with a tenth of the calls slow, a window
@@ -28,6 +29,7 @@ class _Applied:
     unit: pa.RecordBatch
     made: Sequence[tuple[pa.RecordBatch, pa.RecordBatch]]
     rejected: Sequence[Rejected]
+    findings: Mapping[str, int]
 
 
 async def run_action(
@@ -44,6 +46,9 @@ async def run_action(
         await running.pass_barrier(barrier.epoch)
         await outlet.send(barrier)
 
+    async def leave(unwanted: pa.RecordBatch) -> None:
+        running.leave(unwanted)
+
     async def remove(removal: Removal) -> None:
         await outlet.send(running.removal(removal))
 
@@ -59,6 +64,9 @@ async def run_action(
             else:
                 with running.at_work() as work:
                     for unit in action.split(message):
+                        if not running.wanted():
+                            await calls.in_order(partial(leave, unit))
+                            continue
                         work.calls += 1
                         await calls.submit(apply, unit, hand_on)
     await running.pass_end()
@@ -66,20 +74,34 @@ async def run_action(
 
 
 async def _apply(running: RunningNode, action: Action[Any], unit: pa.RecordBatch) -> _Applied:
+    findings: dict[str, int] = {}
+
+    async def apply(batch: pa.RecordBatch) -> pa.RecordBatch:
+        with collected_findings() as found:
+            try:
+                made = await action.apply(batch)
+            except DataError as error:
+                if error.result is not None:
+                    add_findings(findings, found)
+                raise
+        add_findings(findings, found)
+        return made
+
     async def call(batch: pa.RecordBatch) -> pa.RecordBatch:
-        once = partial(running.caller.call, action.apply, batch, action.cost)
+        once = partial(running.caller.call, apply, batch, action.cost)
         return await running.suspects.call(once, batch)
 
     rejected: list[Rejected] = []
     made: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
     for piece in running.suspects.pieces(unit, rejected.append):
         made += await apply_isolating(call, piece, rejected.append)
-    return _Applied(unit, made, rejected)
+    return _Applied(unit, made, rejected, findings)
 
 
 async def _hand_on(running: RunningNode, outlet: Outlet, applied: _Applied) -> None:
     counts = running.metrics.counts
     running.metrics.took(applied.unit)
+    add_findings(running.metrics.findings, applied.findings)
     for rejected in applied.rejected:
         await running.reject(rejected)
     running.saw(applied.unit, applied.rejected)

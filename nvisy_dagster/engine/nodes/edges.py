@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +45,13 @@ async def run_edges(
     edges = _Edges(name, outlets, epochs, pace)
     if not epochs.position(name).done and not await edges.read(manifests):
         return
-    epochs.exhausted(name)
+    epochs.exhausted(name, edges.left_at)
     for outlet in outlets.values():
         await outlet.end()
+
+
+class _UnwantedError(Exception):
+    """Nobody wants the rest."""
 
 
 class _Edges:
@@ -64,27 +69,40 @@ class _Edges:
         self._rows = sum(further.values())
         """How many records of the next one were sent, too, where that has one output."""
         self._output = next(iter(further), "")
+        self._sent = dict(further)
+        """Records of that epoch that were sent, by output, wherever barriers may be cut."""
         self._versions = Versions()
+        self.left_at: dict[str, Any] | None = None
+        """Where it stands, if nobody wants the rest."""
 
     async def read(self, manifests: Sequence[Manifest]) -> bool:
         """Send all of it on; whether it came to the end, and was not stopped."""
         try:
             for parts in parts_by_epoch(manifests, self._epoch):
                 await self._epochs.make_room(self._name, 1, self._cut)
+                self._insist()
                 await self._remove(parts)
                 await self._send_records(parts)
                 self._epoch, self._rows = parts.epoch, 0
+                self._sent.clear()
                 await self._cut_if_due()
+        except _UnwantedError:
+            self.left_at = {"epoch": self._epoch, "rows": self._sent}
         except ReadStoppedError:
             await self._epochs.cut_final(self._name, self._cut)
             return False
         return True
+
+    def _insist(self) -> None:
+        if self._epochs.reads.ended(self._name):
+            raise _UnwantedError
 
     async def _send_records(self, parts: EpochParts) -> None:
         """Send the records of an epoch.
 
         Raises:
             ReadStoppedError: The stage is to stop, and here it may.
+            _UnwantedError: Nobody wants more of them.
         """
         ends = await self._ends(parts)
         for output, path in parts.records:
@@ -132,8 +150,10 @@ class _Edges:
         epochs, rows = self._epochs, data.num_rows
         if ends is not None and _is_end(ends, self._rows):
             await epochs.make_room(self._name, rows, self._cut)
+        self._insist()
         epochs.read_rows(rows)
         await self._outlets[output].send(data)
+        self._sent[output] = self._sent.get(output, 0) + rows
         self._pace.sent(rows, requested=epochs.requested, written=epochs.written.epoch)
         if ends is not None:
             self._output = output

@@ -29,6 +29,9 @@ async def run_router(
                 for outlet in outlets.values():
                     await outlet.send(running.removal(message))
                 continue
+            if not running.wanted():
+                running.leave(message)
+                continue
             with running.at_work(1) as work:
                 for unit in router.split(message):
                     work.calls += 1

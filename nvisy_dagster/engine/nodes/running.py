@@ -1,8 +1,9 @@
 """What every task of a node works with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,12 +21,24 @@ from nvisy_dagster.engine.pace import Pace, Work
 from nvisy_dagster.engine.rejection import Rejected, failed_records
 from nvisy_dagster.engine.superseded import Superseding, superseded_as
 from nvisy_dagster.engine.suspects import NodeSuspects
+from nvisy_dagster.sdk import Action, Component, KernelAction, SequentialAction
 
 
 def concurrency_of(node: Node) -> int:
     """Calls of a node that may be in flight."""
     asked = node.policies.concurrency.max_per_node
     return asked or node.component.capabilities.concurrency
+
+
+def begin_pace(pace: Pace, nodes: Sequence[tuple[Node, Component[Any]]]) -> None:
+    """Begin with as many records at once as the nodes of a stage, and their components, take."""
+    calls = [
+        (component.rows_per_call(), concurrency_of(node))
+        for node, component in nodes
+        if isinstance(component, Action) and not isinstance(component, KernelAction)
+    ]
+    groups = [one.rows_per_call() or 1 for _, one in nodes if isinstance(one, SequentialAction)]
+    pace.begin_with(calls, groups)
 
 
 @dataclass
@@ -49,6 +62,8 @@ class RunningNode:
     """Roots of records that it refused in this epoch: a removal leaves them alone."""
     suspects: NodeSuspects = field(default_factory=NodeSuspects)
     """Records that may have killed an earlier process."""
+    wanted: Callable[[], bool] = lambda: True
+    """Whether anybody wants what it makes: otherwise what comes is dropped."""
     checkpoint_key: str | None = None
     """Of a sink that commits the stage's checkpoint with its records: its name there."""
 
@@ -73,8 +88,7 @@ class RunningNode:
         """
         counts = self.metrics.counts
         self.kept.append(rejected.records.column("_root_id"))
-        if self.node.policies.on_error != "fail":
-            counts.failed += rejected.records.num_rows
+        counts.failed += rejected.records.num_rows
         match self.node.policies.on_error:
             case "fail":
                 raise failed_records(self.node.id, rejected)
@@ -84,6 +98,11 @@ class RunningNode:
                 await self.dead_letters.add(rejected)
                 counts.dead += rejected.records.num_rows
         self.limits.check(self.node, self.metrics)
+
+    def leave(self, unwanted: pa.RecordBatch) -> None:
+        """Take records of which nobody wants what it would make."""
+        self.metrics.took(unwanted)
+        self.metrics.counts.dropped += unwanted.num_rows
 
     def saw(self, records: pa.RecordBatch, rejected: Sequence[Rejected] = ()) -> None:
         """Records came to the node, and got past it but for those that were rejected."""

@@ -22,10 +22,13 @@ Slice = tuple[pa.RecordBatch, Mapping[str, Any], Sequence[RejectedRecord]]
 
 
 async def read_source(
-    running: RunningNode, source: Source[Any, Any], cursor: Mapping[str, Any] | None
+    running: RunningNode, source: Source[Any, Any]
 ) -> AsyncGenerator[Slice, None]:
     """Batches of a source; after a transient error it reads on from its last cursor."""
-    position = None if cursor is None else _position(source, cursor)
+    there = running.epochs.position(running.node.id)
+    if there.done:
+        return
+    position = None if there.cursor is None else _position(source, there.cursor)
     if source.skips_bad_records and running.node.policies.on_error != "fail":
         source.bad_records = "reject"
     if running.changes is not None:
@@ -89,7 +92,7 @@ class _Reading:
             return True
         try:
             self._source.most_rows = pace.most_rows
-            while (read := await epochs.reads.next(slices)) is not None:
+            while (read := await epochs.reads.next(slices, self._name)) is not None:
                 async with self.turn:
                     await self._send(*read)
                 rows = read[0].num_rows + len(read[2])

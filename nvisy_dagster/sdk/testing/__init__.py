@@ -10,12 +10,32 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
-        for module in ("action", "component", "consumer", "records", "router", "sink", "source")
+        for module in (
+            "action",
+            "blocking",
+            "component",
+            "consumer",
+            "joining",
+            "records",
+            "router",
+            "sequential",
+            "sink",
+            "source",
+        )
     )
 )
 
 from nvisy_dagster.sdk.testing.action import ActionConformance as ActionConformance  # noqa: E402
+from nvisy_dagster.sdk.testing.blocking import (  # noqa: E402
+    BlockingActionConformance as BlockingActionConformance,
+)
 from nvisy_dagster.sdk.testing.component import Conformance as Conformance  # noqa: E402
+from nvisy_dagster.sdk.testing.joining import (  # noqa: E402
+    JoiningActionConformance as JoiningActionConformance,
+)
 from nvisy_dagster.sdk.testing.router import RouterConformance as RouterConformance  # noqa: E402
+from nvisy_dagster.sdk.testing.sequential import (  # noqa: E402
+    SequentialActionConformance as SequentialActionConformance,
+)
 from nvisy_dagster.sdk.testing.sink import SinkConformance as SinkConformance  # noqa: E402
 from nvisy_dagster.sdk.testing.source import SourceConformance as SourceConformance  # noqa: E402

@@ -17,7 +17,7 @@ PROMPT_SECONDS = 10.0
 """Longest time that closing and cancelling may take: long enough for a busy machine, short enough
 to catch what waits for a server."""
 
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 5.0
 """Time that closed sockets and finished tasks have to disappear."""
 
 _IO_EVENTS = frozenset({
