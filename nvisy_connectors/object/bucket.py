@@ -6,8 +6,8 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from anyio import to_thread
 from nvisy_connectors.object.errors import S3_TERMS, StoreTerms, changed, store_error
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
 from nvisy_connectors.object.pipeline import together, uncancelled
+from nvisy_connectors.object.read_memory import Bytes, ReadMemory
+from nvisy_connectors.object.uploads import CHUNK_BYTES, Upload
 from nvisy_dagster.sdk import ConfigError, NvisyError
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 64
 """Requests in flight at once; small objects are bound by latency alone."""
+
+UPLOAD_REQUESTS = 3
+"""Chunks of one object that are sent at once, and kept in memory meanwhile."""
 
 DELETE_OBJECTS = 1000
 """Objects that one request deletes."""
@@ -57,6 +62,7 @@ class Bucket(Folder):
         self._uri = uri
         self._prefix = prefix
         self.may_be_empty = not prefix
+        self.whole_names = not prefix or prefix.endswith("/")
         self._requests = anyio.Semaphore(MAX_REQUESTS)
 
     def uri(self, key: str) -> str:
@@ -130,7 +136,11 @@ class Bucket(Folder):
                 return None
             raise
 
-    async def fetch(self, spans: Sequence[Span]) -> list[bytes]:
+    async def fetch(
+        self,
+        spans: Sequence[Span],
+        memory: ReadMemory | None = None,  # noqa: ARG002 - the client brings its own
+    ) -> list[Bytes]:
         """All spans at once, within the limit of requests."""
         return await together(self._fetch(span) for span in spans)
 
@@ -157,7 +167,13 @@ class Bucket(Folder):
     async def publish(self, file: Path, key: str) -> None:
         """Upload in parts; the object appears when the last part is there."""
         with self._errors(key):
-            await self._store.put_async(self._prefix + key, file)
+            await self._store.put_async(
+                self._prefix + key, file, chunk_size=CHUNK_BYTES, max_concurrency=UPLOAD_REQUESTS
+            )
+
+    def begin(self, key: str) -> Upload:
+        """An upload in parts."""
+        return _BucketUpload(self._store, self._prefix + key, lambda: self._errors(key))
 
     async def flush(self) -> None:
         """Nothing to do: an answered request is durable."""
@@ -180,8 +196,8 @@ class Bucket(Folder):
             with self._errors(path.removeprefix(self._prefix)), suppress(FileNotFoundError):
                 await self._store.delete_async(path)
 
-    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes:
-        """Bytes of the version that was listed; blocks.
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> memoryview:
+        """Bytes of the version that was listed, as the client holds them; blocks.
 
         Raises:
             ConfigError: The store refuses.
@@ -190,8 +206,9 @@ class Bucket(Folder):
         with self._errors(info.key):
             options = _options(info, start, end)
             result = self._store.get(self._prefix + info.key, options=options)
-            data = result.bytes().to_bytes()
-        return self._checked(info, result.meta, data, end - start)
+            data = memoryview(result.bytes())
+        self._check(info, result.meta, len(data), end - start)
+        return data
 
     async def _fetch(self, span: Span) -> bytes:
         if not span.size:
@@ -202,12 +219,12 @@ class Bucket(Folder):
                 options = _options(info, span.start, span.end)
                 result = await self._store.get_async(self._prefix + info.key, options=options)
                 data = (await result.bytes_async()).to_bytes()
-            return self._checked(info, result.meta, data, span.size)
-
-    def _checked(self, info: ObjectInfo, meta: "ObjectMeta", data: bytes, size: int) -> bytes:
-        if _version(meta) != info.version or len(data) != size:
-            raise changed(self.uri(info.key))
+        self._check(info, result.meta, len(data), span.size)
         return data
+
+    def _check(self, info: ObjectInfo, meta: "ObjectMeta", size: int, expected: int) -> None:
+        if _version(meta) != info.version or size != expected:
+            raise changed(self.uri(info.key))
 
     def _info(self, meta: "ObjectMeta") -> ObjectInfo:
         key = meta["path"].removeprefix(self._prefix)
@@ -222,6 +239,29 @@ class Bucket(Folder):
             yield
         except (BaseError, OSError, ValueError) as error:
             raise store_error(error, self.uri(key), self._terms) from error
+
+
+class _BucketUpload(Upload):
+    def __init__(
+        self,
+        store: "ObjectStore",
+        path: str,
+        errors: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        from obstore import open_writer_async
+
+        self._errors = errors
+        self._file = open_writer_async(
+            store, path, buffer_size=CHUNK_BYTES, max_concurrency=UPLOAD_REQUESTS
+        )
+
+    async def write(self, data: bytes | memoryview) -> None:
+        with self._errors():
+            await self._file.write(data)
+
+    async def close(self) -> None:
+        with self._errors():
+            await self._file.close()
 
 
 class _RangeFile(io.RawIOBase):
@@ -244,7 +284,7 @@ class _RangeFile(io.RawIOBase):
         self._place = base + offset
         return self._place
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes | memoryview:  # pyright: ignore[reportIncompatibleMethodOverride] - Arrow takes both
         end = self._info.size if size is None or size < 0 else self._place + size
         end = min(end, self._info.size)
         if end <= self._place:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import Folder, ObjectInfo
 from nvisy_connectors.object.formats.reader import Objects
+from nvisy_connectors.object.formats.records import TORN
 from nvisy_connectors.object.known import ABSENT, Indexes, KnownObjects, row
 from nvisy_dagster.sdk import Batch, Bookmark, Change, ChangeCounts, ConfigError
 from nvisy_dagster.sdk.identity import ids_to_array, root_ids
@@ -221,7 +222,8 @@ class _Step:
     def take(self, batch: Batch[ObjectCursor], waiting: dict[str, _Read]) -> None:
         """Note the records of a batch."""
         for one in batch.rejected:
-            if one.position is None and one.uri in waiting:
+            unknown = one.position is None or TORN.items() <= one.metadata.items()
+            if unknown and one.uri in waiting:
                 waiting[one.uri].kept = True
         places: defaultdict[str, list[Indexes]] = defaultdict(list)
         for uri, positions in _runs(batch.data):

@@ -21,5 +21,7 @@ class ObjectCursor(Cursor):
     """Schema that the first records settled for the whole read, as Base64 of its IPC message."""
     upto: int = 0
     """Of an incremental read that stands within an object: behind the last of its records."""
+    decoded: int = 0
+    """Bytes that the row groups of a Parquet file took that were read whole."""
     listed: bool = False
     """Whether an incremental read has told all that is gone, too."""

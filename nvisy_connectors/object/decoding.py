@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
+from nvisy_connectors.object.chosen import Choice
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import Folder, ObjectInfo
 from nvisy_connectors.object.formats.csv_decoding import LAYOUT, reread
@@ -21,7 +22,6 @@ from nvisy_connectors.object.formats.csv_reader import CsvReader
 from nvisy_connectors.object.formats.reader import Objects
 from nvisy_connectors.object.formats.readers import READERS
 from nvisy_connectors.object.formats.whole import WholeReader
-from nvisy_connectors.object.glob import compile_glob
 from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import in_thread
 from nvisy_connectors.object.remembered import Kept, RememberedFolder
@@ -69,7 +69,7 @@ class Decoder:
     """
 
     def __init__(self, params: ReadParams, folder: Folder) -> None:
-        self._params = params
+        self._params = _lenient(params)
         self._folder = folder
         self._reader = READERS[params.format]
 
@@ -99,12 +99,11 @@ class Decoder:
         return None
 
     async def _listed(self) -> Objects:
-        pattern = compile_glob(self._params.glob) if self._params.glob else None
+        choice = Choice(self._params, self._folder)
         async with aclosing(self._folder.listing()) as pages:
             async for page in pages:
-                for info in page:
-                    if pattern is None or pattern.fullmatch(info.key):
-                        yield info
+                for info in choice.of(page):
+                    yield info
 
     async def _there(self, uri: str) -> ObjectInfo | None:
         """The object as it is now, if it is still where the source reads."""
@@ -173,7 +172,18 @@ class Decoder:
     def _read(
         self, folder: Folder, infos: Objects, settled: ObjectCursor | None
     ) -> AsyncGenerator[Batch[ObjectCursor], None]:
-        return self._reader(self._params, folder, rejects=True).read(infos, settled)
+        params = self._params
+        if folder is not self._folder:  # what was kept is decoded, whatever the key says
+            params = params.model_copy(update={"compression": "none"})
+        return self._reader(params, folder, rejects=True).read(infos, settled)
+
+
+def _lenient(params: ReadParams) -> ReadParams:
+    """The params with which a line that drifts is refused, and does not fail the read."""
+    if params.jsonl is None or params.jsonl.on_drift != "fail":
+        return params
+    jsonl = params.jsonl.model_copy(update={"on_drift": None})
+    return params.model_copy(update={"jsonl": jsonl})
 
 
 async def _each(infos: Iterable[ObjectInfo]) -> Objects:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from nvisy_connectors.object.read_memory import Bytes, ReadMemory
+from nvisy_connectors.object.uploads import Upload
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -22,12 +25,23 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Torn:
+    """Why an object breaks off."""
+
+    reason: str
+    tag: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A range of bytes of one object, `end` exclusive."""
 
     info: ObjectInfo
     start: int
     end: int
+    torn: Torn | None = None
+    """Why what follows cannot be had; the last byte of the span stands for it then."""
 
     @property
     def size(self) -> int:
@@ -45,6 +59,8 @@ class Folder(ABC):
 
     may_be_empty: bool = True
     """Whether it exists although the whole listing had no objects."""
+    whole_names: bool = True
+    """Whether keys begin at a folder, and not within a name that was told."""
 
     @abstractmethod
     def uri(self, key: str) -> str:
@@ -69,8 +85,12 @@ class Folder(ABC):
         """
 
     @abstractmethod
-    async def fetch(self, spans: Sequence[Span]) -> list[bytes]:
+    async def fetch(self, spans: Sequence[Span], memory: ReadMemory | None = None) -> list[Bytes]:
         """The bytes of each span, of exactly the version that was listed.
+
+        Args:
+            spans: What to read.
+            memory: To read into, for a folder that brings none of its own.
 
         Raises:
             ConfigError: The store refuses.
@@ -80,6 +100,15 @@ class Folder(ABC):
     @abstractmethod
     def open(self, info: ObjectInfo) -> pa.NativeFile:
         """Random access to exactly the version that was listed; blocks, for worker threads.
+
+        Raises:
+            ConfigError: The store refuses.
+            TransientError: The store cannot be reached now, or the object changed since.
+        """
+
+    @abstractmethod
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes | bytearray | memoryview:
+        """Some bytes of exactly the version that was listed; blocks, for worker threads.
 
         Raises:
             ConfigError: The store refuses.
@@ -107,6 +136,10 @@ class Folder(ABC):
             ConfigError: The store refuses.
             TransientError: The store cannot be reached now.
         """
+
+    def begin(self, key: str) -> Upload | None:  # noqa: ARG002 - for those that can
+        """An upload of an object that is not whole yet; `None` where that would save no time."""
+        return None
 
     @abstractmethod
     async def flush(self) -> None:

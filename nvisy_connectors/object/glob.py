@@ -19,19 +19,31 @@ def check_pattern(pattern: str) -> str:
 
 
 @cache
-def compile_glob(pattern: str) -> re.Pattern[str]:
+def compile_glob(
+    pattern: str, left_out: str | None = None, *, whole_names: bool = True
+) -> re.Pattern[str]:
     """The regular expression that matches the same keys.
+
+    Args:
+        pattern: With `*`, `?`, `[abc]` and `**`.
+        left_out: How names begin, as a regular expression, that no such sign stands for: the
+            pattern must spell the beginning out.
+        whole_names: Whether keys begin with a name, and not within one.
 
     Raises:
         ValueError: The pattern is not valid.
     """
+    begin = "" if left_out is None else f"(?!{left_out})"
+    if begin and not whole_names:
+        begin = rf"(?:\A|{begin})"
     out: list[str] = []
     segments = pattern.split("/")
     for place, segment in enumerate(segments):
         last = place == len(segments) - 1
         if segment == "**":
-            out.append(".*" if last else "(?:[^/]+/)*")
+            out.append(f"(?:{begin}[^/]*/)*{begin}[^/]*" if last else f"(?:{begin}[^/]+/)*")
         else:
+            out.append(begin if segment[:1] in {"*", "?", "["} else "")
             out.append(_segment(segment) + ("" if last else "/"))
     try:
         return re.compile("".join(out), re.DOTALL)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import re
 import shutil
 import stat
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
@@ -16,6 +17,7 @@ from anyio import to_thread
 from nvisy_connectors.object.errors import changed, disk_error
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
 from nvisy_connectors.object.pipeline import in_thread
+from nvisy_connectors.object.read_memory import Bytes, ReadMemory
 from nvisy_dagster.sdk import ConfigError
 
 PAGE_OBJECTS = 1000
@@ -36,7 +38,10 @@ class LocalFolder(Folder):
         self.root = root
         self._real = root.resolve()
         self._only = only
+        self.whole_names = only is None  # who names a file means it, whatever its name
         self._uri = root.as_uri().rstrip("/")
+        self._unsynced: set[Path] = set()
+        """Folders whose names are not durable yet."""
 
     def uri(self, key: str) -> str:
         """`file:///absolute/path`."""
@@ -52,9 +57,9 @@ class LocalFolder(Folder):
         """The file as it is now."""
         return await to_thread.run_sync(self._head, key)
 
-    async def fetch(self, spans: Sequence[Span]) -> list[bytes]:
+    async def fetch(self, spans: Sequence[Span], memory: ReadMemory | None = None) -> list[Bytes]:
         """One thread reads one span after the other: a disk gains nothing from more."""
-        return await in_thread(lambda: [self._read(span) for span in spans])
+        return await in_thread(lambda: [self._read(span, memory) for span in spans])
 
     def open(self, info: ObjectInfo) -> pa.NativeFile:
         """Open the file if it is the version that was listed."""
@@ -63,14 +68,21 @@ class LocalFolder(Folder):
                 raise changed(self.uri(info.key))
             return pa.OSFile(str(self._path(info.key)))
 
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> Bytes:
+        """Some bytes of the file if it is the version that was listed."""
+        return self._read(Span(info, start, end), None)
+
     async def make_spool(self, writer: str, holder: int) -> Path:
         """A hidden folder beside the files, so that publishing is a rename."""
         spool = self.root / f".nvisy-{writer}.{holder}"
 
         def make() -> None:
             with self._errors(spool.name, writing=True):
-                for left in self.root.glob(f".nvisy-{writer}.*"):
-                    shutil.rmtree(left, ignore_errors=True)
+                # Of this writer alone: the name of another may begin with its name and a dot.
+                own = re.compile(rf"\.nvisy-{re.escape(writer)}\.\d+")
+                for left in self.root.glob(".nvisy-*"):
+                    if own.fullmatch(left.name):
+                        shutil.rmtree(left, ignore_errors=True)
                 spool.mkdir(parents=True)
 
         await to_thread.run_sync(make)
@@ -83,7 +95,7 @@ class LocalFolder(Folder):
 
     async def flush(self) -> None:
         """Make names durable."""
-        await to_thread.run_sync(self._sync, self.root)
+        await to_thread.run_sync(self._sync_all)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Unlink files."""
@@ -92,6 +104,7 @@ class LocalFolder(Folder):
             for key in keys:
                 with self._errors(key, writing=True):
                     self._path(key).unlink(missing_ok=True)
+                self._unsynced.add(self._path(key).parent)
 
         await to_thread.run_sync(unlink)
 
@@ -165,17 +178,20 @@ class LocalFolder(Folder):
                 tag="path",
             )
 
-    def _read(self, span: Span) -> bytes:
+    def _read(self, span: Span, memory: ReadMemory | None) -> Bytes:
         info = span.info
-        with self._errors(info.key), self._path(info.key).open("rb", buffering=0) as file:
+        with self._errors(info.key), self._path(info.key).open("rb") as file:
             if self._info(info.key, os.fstat(file.fileno())) != info:
                 raise changed(self.uri(info.key))
-            data = os.pread(file.fileno(), span.size, span.start)
-            while len(data) < span.size:  # one call reads 2 GiB at most
-                more = os.pread(file.fileno(), span.size - len(data), span.start + len(data))
-                if not more:
-                    raise changed(self.uri(info.key))
-                data += more
+            file.seek(span.start)
+            if memory is None:
+                data = file.read(span.size)
+                read = len(data)
+            else:
+                data = memory.take(span.size)
+                read = file.readinto(data)
+            if read < span.size:
+                raise changed(self.uri(info.key))
             if self._info(info.key, os.fstat(file.fileno())) != info:
                 raise changed(self.uri(info.key))
         return data
@@ -186,7 +202,29 @@ class LocalFolder(Folder):
                 return  # an earlier call came this far
             with file.open("rb") as written:
                 os.fsync(written.fileno())
+            self._make_parents(key)
             file.rename(self._path(key))
+
+    def _make_parents(self, key: str) -> None:
+        """Make the folders of a partition; a link in the place of one leads elsewhere."""
+        folder = self.root
+        for name in key.split("/")[:-1]:
+            self._unsynced.add(folder)
+            folder /= name
+            folder.mkdir(exist_ok=True)
+            if folder.is_symlink():
+                raise ConfigError(
+                    f"{folder} is a link, in the place of a partition's folder",
+                    remedy="put a folder in its place",
+                    tag="path",
+                )
+        self._unsynced.add(folder)
+
+    def _sync_all(self) -> None:
+        for folder in sorted(self._unsynced | {self.root}):
+            if folder == self.root or folder.exists():
+                self._sync(folder)
+        self._unsynced.clear()
 
     def _sync(self, folder: Path) -> None:
         with self._errors("", writing=True):

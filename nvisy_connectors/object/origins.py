@@ -34,7 +34,8 @@ def enclose(columns: pa.RecordBatch, origins: list[Origin], folder: Folder) -> p
             created_at=origins[0].info.modified,
         )
     counts = np.array([len(origin.positions) for origin in origins], np.int64)
-    positions = np.concatenate([origin.positions for origin in origins])
+    nothing = np.zeros(0, np.int64)
+    positions = np.concatenate([nothing, *(origin.positions for origin in origins)])
     owners = pa.array(np.repeat(np.arange(len(origins)), counts))
     times = [origin.info.modified for origin in origins]
     return with_envelope(

@@ -1,4 +1,9 @@
-"""Names of the objects that a sink writes: `part-<run>-<epoch>-<n>.<extension>`."""
+"""Names of the objects that a sink writes: `part-<run>-<epoch>-<n>.<extension>`.
+
+In folders of partitions, `dt=2024-01-01/region=eu/part-<run>-<epoch>-<n>-p2.<extension>`: the
+number of folders tells from which one it was written, so that a sink never takes a part for its own
+that another sink, which writes to one of these folders, has made.
+"""
 
 import hashlib
 import re
@@ -8,7 +13,8 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NAME = re.compile(
     r"part-(?P<run>[^/]+?)-(?P<epoch>\d{8,})-(?P<number>\d+)"
     r"(?:-(?P<record>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))?"
-    r"\.(?P<extension>txt|bin|jsonl|csv|parquet)"
+    r"(?:-p(?P<folders>\d{1,3}))?"
+    r"\.(?P<extension>txt|bin|(?:jsonl|csv)(?:\.gz|\.zst|\.bz2)?|parquet|arrow)"
 )
 
 
@@ -23,16 +29,23 @@ class PartName:
     extension: str
     record: str | None = None
     """Id of the one record in it, for formats with one per part."""
+    folder: str = ""
+    """Folders of its partition, such as `dt=2024-01-01/region=eu/`."""
 
     def __str__(self) -> str:
         record = f"-{self.record}" if self.record else ""
-        return f"part-{self.run}-{self.epoch:08d}-{self.number}{record}.{self.extension}"
+        folders = f"-p{self.folder.count('/')}" if self.folder else ""
+        name = f"part-{self.run}-{self.epoch:08d}-{self.number}{record}{folders}.{self.extension}"
+        return self.folder + name
 
 
 def parse_part(key: str) -> PartName | None:
     """The name behind a key, `None` for objects of others."""
-    found = _NAME.fullmatch(key)
-    if found is None:
+    folder, slash, name = key.rpartition("/")
+    found = _NAME.fullmatch(name)
+    if found is None or key.count("/") != int(found["folders"] or 0):
+        return None
+    if not all("=" in one for one in folder.split("/") if slash):
         return None
     return PartName(
         run=found["run"],
@@ -40,6 +53,7 @@ def parse_part(key: str) -> PartName | None:
         number=int(found["number"]),
         extension=found["extension"],
         record=found["record"],
+        folder=folder + slash,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
+from nvisy_connectors.object.read_memory import Bytes, ReadMemory
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,21 @@ class RememberedFolder(Folder):
         """What was kept under this key."""
         return self._objects[key].info if key in self._objects else None
 
-    async def fetch(self, spans: Sequence[Span]) -> list[bytes]:
+    async def fetch(
+        self,
+        spans: Sequence[Span],
+        memory: ReadMemory | None = None,  # noqa: ARG002 - it is in memory
+    ) -> list[Bytes]:
         """The bytes of each span."""
         return [self._objects[span.info.key].data[span.start : span.end] for span in spans]
 
     def open(self, info: ObjectInfo) -> pa.NativeFile:
         """The bytes as a file."""
         return pa.BufferReader(self._objects[info.key].data)
+
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> memoryview:
+        """Some of the bytes."""
+        return memoryview(self._objects[info.key].data)[start:end]
 
     async def make_spool(self, writer: str, holder: int) -> Path:
         """Refused."""

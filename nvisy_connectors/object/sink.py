@@ -3,8 +3,7 @@
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from contextlib import aclosing
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +13,23 @@ from anyio import to_thread
 
 from nvisy_connectors.object.errors import disk_error
 from nvisy_connectors.object.folder import Folder
-from nvisy_connectors.object.formats.writers import WRITERS, PartWriter
+from nvisy_connectors.object.formats.compression import ENDINGS
+from nvisy_connectors.object.formats.writers import WRITERS
+from nvisy_connectors.object.open_parts import OpenParts, Part
 from nvisy_connectors.object.params import WriteParams
+from nvisy_connectors.object.partitions import Split, check_partition_by, split
 from nvisy_connectors.object.parts import PartName, parse_part, run_token
 from nvisy_connectors.object.pipeline import together
-from nvisy_dagster.sdk import Capabilities, ConfigError, EdgeType, NvisyError, Progress, Sink
+from nvisy_connectors.object.uploads import UploadAhead
+from nvisy_dagster.sdk import (
+    Capabilities,
+    ConfigError,
+    DataError,
+    EdgeType,
+    NvisyError,
+    Progress,
+    Sink,
+)
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES, payload
 from nvisy_dagster.sdk.identity import format_uuid
 
@@ -27,18 +38,14 @@ P = TypeVar("P", bound=WriteParams)
 UPLOADS = 16
 """Parts that are published at once."""
 
+AHEAD = 2
+"""Parts that are sent at once while they are still written."""
+
 CONTENT = {
     "text": ("text", "string", (pa.types.is_string, pa.types.is_large_string)),
     "binary": ("data", "binary", (pa.types.is_binary, pa.types.is_large_binary)),
 }
 """Formats that write one column of a record as a file of its own: which, and of what type."""
-
-
-@dataclass
-class _Part:
-    file: Path
-    writer: PartWriter
-    record: str | None
 
 
 class ObjectSink(Sink[P]):
@@ -52,6 +59,8 @@ class ObjectSink(Sink[P]):
     objects: Folder
     _run = ""
     _partial = False
+    _epoch = 1
+    """Which epoch is next."""
 
     @abstractmethod
     async def make_folder(self) -> Folder:
@@ -87,6 +96,8 @@ class ObjectSink(Sink[P]):
                 remedy='set "envelope": true to write it',
                 tag="schema",
             )
+        if self.params.partition_by:
+            check_partition_by(self.params.partition_by, incoming.schema)
         WRITERS[self.params.format].check(incoming.schema, self.params)
 
     async def open(self) -> None:
@@ -94,10 +105,8 @@ class ObjectSink(Sink[P]):
         self.objects = await self.make_folder()
         self.stack.callback(self.objects.close)
         self._turn = anyio.Lock()
-        self._open_part: _Part | None = None
-        self._closed: list[_Part] = []
+        self._parts = OpenParts(self.params)
         self._schema: pa.Schema | None = None
-        self._number = 0
         self._spool: Path | None = None
         self._tried: set[str] = set()
         self._broken: NvisyError | None = None
@@ -109,32 +118,40 @@ class ObjectSink(Sink[P]):
         """Delete what this run wrote after its last checkpoint."""
         self._run = run_token(progress.id)
         self._partial = progress.partial
+        self._epoch = progress.epoch + 1
         with anyio.CancelScope(shield=True):  # what is made must be known, to be removed
             writer = run_token(f"{self._run}.{self.node_id}")
             self._spool = await self.objects.make_spool(writer, progress.token)
         await self._delete(lambda part: part.run == self._run and part.epoch > progress.epoch)
 
     async def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows to the open part; nobody sees them before `commit`."""
+        """Add rows to the open parts; nobody sees them before `commit`.
+
+        Raises:
+            DataError: No folder can be named after the values of some rows.
+        """
         if batch.num_rows:
             async with self._turn:
+                # First what was written before: a call that is cut off while it sends has written
+                # nothing, and may be made again.
+                await self._send_ahead()
                 await self._spool_work(lambda: self._write(batch))
 
     async def commit(self, epoch: int) -> None:
         """Publish the parts of this epoch."""
         async with self._turn:
-            await self._spool_work(self._close_part)
-            if not self._closed:
+            await self._spool_work(self._parts.close)
+            self._epoch = epoch + 1
+            if not self._parts.closed:
                 return
-            extension = WRITERS[self.params.format].extension
-            numbered = list(enumerate(self._closed))
-            for start in range(0, len(numbered), UPLOADS):
+            parts = self._parts.closed
+            for start in range(0, len(parts), UPLOADS):
                 await together(
-                    self._publish(part, PartName(self._run, epoch, number, extension, part.record))
-                    for number, part in numbered[start : start + UPLOADS]
+                    self._publish(part, str(self._name(part, epoch)))
+                    for part in parts[start : start + UPLOADS]
                 )
             await self.objects.flush()
-            self._closed.clear()
+            self._parts.published()
             self._tried.clear()
 
     async def finish(self) -> None:
@@ -155,8 +172,24 @@ class ObjectSink(Sink[P]):
             self._broken = disk_error(error, self.location() or "", writing=True)
             raise self._broken from error
 
-    async def _publish(self, part: _Part, name: PartName) -> None:
-        key = str(name)
+    async def _send_ahead(self) -> None:
+        """Send what large parts hold by now: when they are whole there is less left to be sent."""
+        large = await to_thread.run_sync(self._parts.large)
+        left = AHEAD - sum(part.ahead is not None for part in large)
+        for part in large:
+            # The epoch is a guess; if it is another, the part is sent anew.
+            key = str(self._name(part, self._epoch))
+            if part.ahead is None and left > 0 and (upload := self.objects.begin(key)) is not None:
+                part.ahead = UploadAhead(upload, key)
+                left -= 1
+            if part.ahead is not None:
+                await part.ahead.send(part.file)
+
+    def _name(self, part: Part, epoch: int) -> PartName:
+        extension = WRITERS[self.params.format].extension + ENDINGS[self.params.compression]
+        return PartName(self._run, epoch, part.number, extension, part.record, part.folder)
+
+    async def _publish(self, part: Part, key: str) -> None:
         # `start` has deleted what an earlier attempt left, so only a rival can hold this name.
         if key not in self._tried and await self.objects.head(key) is not None:
             raise ConfigError(
@@ -165,6 +198,9 @@ class ObjectSink(Sink[P]):
                 tag="conflict",
             )
         self._tried.add(key)
+        if part.ahead is not None and part.ahead.key == key and await part.ahead.finish(part.file):
+            return
+        part.ahead = None
         await self.objects.publish(part.file, key)
 
     async def _delete(self, chosen: Callable[[PartName], bool]) -> None:
@@ -184,41 +220,40 @@ class ObjectSink(Sink[P]):
             # What came in may not have been known when the graph was compiled.
             self.check(EdgeType("row", batch.schema))
             self._schema = batch.schema
+        assert self._spool is not None, "write before start"  # noqa: S101 - the engine's order
         rows = batch if self.params.envelope or self.params.format in CONTENT else payload(batch)
         if WRITERS[self.params.format].one_record:
             for place, record in enumerate(batch.column("_id").to_pylist()):
-                self._part(rows.schema, format_uuid(record)).writer.write(rows.slice(place, 1))
-                self._close_part()
-            return
-        part = self._part(rows.schema, None)
-        part.writer.write(rows)
-        if part.writer.size() >= self.params.part_bytes:
-            self._close_part()
+                self._parts.write(self._spool, rows.slice(place, 1), record=format_uuid(record))
+        elif self.params.partition_by:
+            self._write_partitions(self._spool, rows)
+        else:
+            self._parts.write(self._spool, rows)
 
-    def _part(self, schema: pa.Schema, record: str | None) -> _Part:
-        if self._open_part is None:
-            assert self._spool is not None, "write before start"  # noqa: S101 - the engine's order
-            file = self._spool / f"{self._number}"
-            self._number += 1
-            self._open_part = _Part(file, self._writer(file, schema), record)
-        return self._open_part
-
-    def _writer(self, file: Path, schema: pa.Schema) -> PartWriter:
-        return WRITERS[self.params.format](file, schema, self.params)
-
-    def _close_part(self) -> None:
-        if self._open_part is not None:
-            self._open_part.writer.close()
-            self._closed.append(self._open_part)
-            self._open_part = None
+    def _write_partitions(self, spool: Path, rows: pa.RecordBatch) -> None:
+        found = split(rows, self.params.partition_by)
+        left = rows.drop_columns(list(self.params.partition_by))
+        for folder in self._parts.open_first(found.folders):
+            # Copied, for a slice would keep all of the batch in memory while it waits.
+            self._parts.write(spool, left.take(pa.array(found.folders[folder])), folder=folder)
+        if found.refused:
+            raise _unnamed(found, rows.num_rows)
 
     async def _discard(self) -> None:
         def remove() -> None:
-            if self._open_part is not None:
-                with suppress(OSError):  # a full disk; nobody wants this part
-                    self._open_part.writer.close()
+            self._parts.abandon()
             if self._spool is not None:
                 shutil.rmtree(self._spool, ignore_errors=True)
 
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(remove)
+
+
+def _unnamed(found: Split, of: int) -> DataError:
+    reason = found.refused[min(found.refused)]
+    return DataError(
+        f"{len(found.refused)} of {of} rows fit into no folder: {reason}",
+        rows=dict(sorted(found.refused.items())),
+        remedy="shorten the value with a `map` before, or partition by another column",
+        tag="validation",
+    )

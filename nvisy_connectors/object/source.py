@@ -8,12 +8,12 @@ from typing import TypeVar
 import pyarrow as pa
 
 from nvisy_connectors.object.changes import ObjectChanges
+from nvisy_connectors.object.chosen import Choice
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.decoding import Decoder, can_decode
 from nvisy_connectors.object.folder import Folder, ObjectInfo
 from nvisy_connectors.object.formats.reader import Reader
 from nvisy_connectors.object.formats.readers import READERS
-from nvisy_connectors.object.glob import compile_glob
 from nvisy_connectors.object.params import ReadParams
 from nvisy_dagster.sdk import (
     Batch,
@@ -63,6 +63,18 @@ class ObjectSource(Source[P, ObjectCursor]):
         schema = None if declared is None else pa.schema([*ENVELOPE, *declared])
         return EdgeType(reader.primitive, schema)
 
+    def check_on_error(self, on_error: str) -> None:
+        """Refuse to keep lines that drift as dead letters where there are none."""
+        jsonl = self.params.jsonl
+        if jsonl is not None and jsonl.on_drift == "dead_letter" and on_error != "dead_letter":
+            raise ConfigError(
+                f'lines that drift are to be dead letters, and "on_error" of the node is '
+                f'"{on_error}"',
+                remedy='set "on_error": "dead_letter" on the node; or leave out "on_drift", and '
+                "what becomes of them is what becomes of other bad lines",
+                place=("jsonl", "on_drift"),
+            )
+
     async def read(self, cursor: ObjectCursor | None) -> AsyncGenerator[Batch[ObjectCursor], None]:
         """Objects in the order of their keys, each from its first record to its last.
 
@@ -104,12 +116,14 @@ class ObjectSource(Source[P, ObjectCursor]):
                 yield decoded
 
     def _reader(self) -> Reader:
-        return READERS[self.params.format](
+        reader = READERS[self.params.format](
             self.params,
             self.objects,
             rejects=self.bad_records == "reject",
             rows_at_most=self.rows_at_most,
         )
+        reader.hint = self.hint
+        return reader
 
     async def _objects(
         self,
@@ -120,30 +134,35 @@ class ObjectSource(Source[P, ObjectCursor]):
     ) -> AsyncGenerator[ObjectInfo, None]:
         if begun is not None:
             yield begun
-        pattern = compile_glob(self.params.glob) if self.params.glob else None
-        seen = matched = cursor is not None  # then some object was read already
+        choice = Choice(self.params, self.objects)
+        matched = cursor is not None  # then some object was read already
         async with aclosing(self.objects.listing(cursor.key if cursor else None)) as pages:
             async for page in pages:
-                seen = True
-                for info in page:
-                    if pattern is None or pattern.fullmatch(info.key):
-                        matched = True
-                        yield info
-        if not matched and (seen or not may_be_empty):
-            self._check_emptiness(seen=seen)
+                for info in choice.of(page):
+                    matched = True
+                    yield info
+        if not matched and (choice.any_listed or not may_be_empty):
+            self._check_emptiness(choice)
 
-    def _check_emptiness(self, *, seen: bool) -> None:
+    def _check_emptiness(self, choice: Choice) -> None:
         """Tell a place that is empty from one that was not meant.
 
         A sink that replaces what earlier runs wrote would end up empty because of a typing error.
         """
-        if seen:
+        if choice.left_out is not None and self.params.glob:
             raise ConfigError(
                 f"the glob {self.params.glob!r} matches none of the files in {self.location()}",
                 remedy="check `glob`: `*` stays within a folder, `**/*` enters all of them",
                 tag="not_found",
             )
-        if not self.objects.may_be_empty:
+        if choice.left_out is not None:
+            raise ConfigError(
+                f"{self.objects.uri(choice.left_out.key)} and all else there has a name by which "
+                "it is left out: what begins with `_` or `.` is no part of a table",
+                remedy="if it is to be read, begin `glob` with the same sign, such as `_*`",
+                tag="not_found",
+            )
+        if not choice.any_listed and not self.objects.may_be_empty:
             raise ConfigError(
                 f"there is nothing at {self.location()}",
                 remedy="check `prefix`: nothing in the bucket begins with it",

@@ -5,7 +5,9 @@ from contextlib import aclosing
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from nvisy_dagster.sdk import ConfigError
 from nvisy_dagster.sdk.envelope import with_envelope
 from nvisy_dagster.sdk.identity import root_ids
 
@@ -40,3 +42,11 @@ async def drain(source, cursor=None):
 
 async def records(source, cursor=None):
     return [row for batch in await drain(source, cursor) for row in batch.data.to_pylist()]
+
+
+async def refusal(component):
+    """The error that it begins with."""
+    with pytest.raises(ConfigError) as caught:
+        async with component:
+            pass
+    return caught.value

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_records import drain, lines
 
-from nvisy_connectors.object.formats import jsonl_sieve
+from nvisy_connectors.object.formats import jsonl_rows
 from nvisy_dagster.sdk import DataError
 
 pytestmark = pytest.mark.anyio
@@ -39,11 +39,11 @@ async def test_the_rejected_are_exactly_the_injected(tmp_path, rate, params):
 
 
 @pytest.mark.parametrize("name", BREAKS)
-@pytest.mark.parametrize("with_duckdb", [True, False])
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("columns", [None, {"id": "int64", "score": "float64"}])
-async def test_every_kind_of_bad_line(tmp_path, monkeypatch, name, with_duckdb, columns):
-    if not with_duckdb:
-        monkeypatch.setattr(jsonl_sieve, "_has_duckdb", lambda: False)
+async def test_every_kind_of_bad_line(tmp_path, monkeypatch, name, compiled, columns):
+    if not compiled:
+        monkeypatch.setattr(jsonl_rows, "is_compiled", lambda: False)
     if columns:
         columns = columns | {"in": "struct<tags: list<string>>"}
     made = [good_line(number) for number in range(1, 301)]
@@ -53,7 +53,8 @@ async def test_every_kind_of_bad_line(tmp_path, monkeypatch, name, with_duckdb, 
     path.write_bytes(b"\r\n".join(made))
     batches = await drain(source(path, columns=columns))
     assert [one.position for one in rejected_in(batches)] == [1, 101, 102, 300]
-    assert {one.tag for one in rejected_in(batches)} <= {"format", "encoding", "validation"}
+    tags = {one.tag for one in rejected_in(batches)}
+    assert tags <= {"format", "encoding", "validation", "drift"}
     assert len(rows_of(batches)) == 296
 
 
@@ -115,16 +116,16 @@ def rejected_places(batches):
     return [(one.uri, one.position) for one in rejected_in(batches)]
 
 
-@pytest.mark.parametrize("with_duckdb", [True, False])
-async def test_fields_that_the_first_lines_did_not_have(tmp_path, monkeypatch, with_duckdb):
-    if not with_duckdb:
-        monkeypatch.setattr(jsonl_sieve, "_has_duckdb", lambda: False)
-    monkeypatch.setattr("nvisy_connectors.object.formats.jsonl.SAMPLE_BYTES", 1000)
+@pytest.mark.parametrize("compiled", [True, False])
+async def test_fields_that_the_first_lines_did_not_have(tmp_path, monkeypatch, compiled):
+    if not compiled:
+        monkeypatch.setattr(jsonl_rows, "is_compiled", lambda: False)
     made = [good_line(number) for number in range(1, 301)]
     made[200] = made[200].replace(b'"id"', b'"di"', 1)
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\n".join(made))
-    (bad,) = rejected_in(await drain(source(path, batch_bytes=2000)))
+    read = source(path, batch_bytes=2000, jsonl={"sample_bytes": 1000})
+    (bad,) = rejected_in(await drain(read))
     assert bad.position == 201
     assert "field 'di' is not in the lines from which the columns were inferred" in bad.reason
 
@@ -158,12 +159,11 @@ async def test_nothing_but_bad_lines(tmp_path):
     ]
 
 
-async def test_a_sample_of_nothing_but_bad_lines_is_another_format(tmp_path, monkeypatch):
-    monkeypatch.setattr("nvisy_connectors.object.formats.jsonl.SAMPLE_BYTES", 10_000)
+async def test_a_sample_of_nothing_but_bad_lines_is_another_format(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"words\n" * 4000)
     with pytest.raises(DataError, match=r"x\.jsonl: none of the first lines is a JSON object"):
-        await drain(source(path, batch_bytes=5000))
+        await drain(source(path, batch_bytes=5000, jsonl={"sample_bytes": 10_000}))
 
 
 @pytest.mark.parametrize("batch_bytes", [10, 64, 900])

@@ -1,6 +1,7 @@
 """A store or a network that fails: what was read and written is right, or an error."""
 
 import hashlib
+import json
 import os
 from contextlib import contextmanager
 
@@ -9,8 +10,8 @@ import pytest
 from object_records import drain, records, rows
 from servers.fault_proxy import KINDS, READ_KINDS, ReadFault, fault_proxy
 
-from nvisy_connectors.object import bucket_connection
-from nvisy_dagster.sdk import ConfigError, Progress, TransientError
+from nvisy_connectors.object import bucket, bucket_connection, open_parts, uploads
+from nvisy_dagster.sdk import ConfigError, NvisyError, Progress, TransientError
 
 pytestmark = pytest.mark.anyio
 
@@ -101,9 +102,23 @@ async def test_a_large_object_that_is_cut_off_again_and_again(store, proxy, plac
     assert proxy.read_fault.happened == 5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
-async def test_what_is_written_is_whole(store, proxy, place, kind, large):
+@pytest.fixture
+def ahead(monkeypatch):
+    """Parts are sent while they are written from one chunk on."""
+    for module, name in ((open_parts, "WORTH"), (uploads, "CHUNK"), (bucket, "CHUNK")):
+        monkeypatch.setattr(module, f"{name}_BYTES", 5 << 20)
+
+
+@pytest.mark.parametrize(
+    ("large", "kind"),
+    [
+        pytest.param(large, kind, id=f"{size}-{kind}", marks=pytest.mark.soak if long else [])
+        for large, size in ((False, "small"), (True, "large"))
+        for kind in KINDS
+        for long in [large and kind in {"unanswered", "torn"}]
+    ],
+)
+async def test_what_is_written_is_whole(store, proxy, place, kind, large, ahead):
     """Each request of the upload goes wrong once; nothing is seen until all of it is there."""
     batch = large_rows() if large else rows(10)
     writer = store.sink(through(proxy, store), prefix=place, envelope=False)
@@ -116,12 +131,51 @@ async def test_what_is_written_is_whole(store, proxy, place, kind, large):
     async with writer:
         await writer.start(Progress("run", 0))
         for epoch in range(1, 9 if large else 2):
-            await writer.write(batch)
             proxy.fail(epoch, kind)
+            await writer.write(batch.slice(0, batch.num_rows - 1))
+            await writer.write(batch.slice(batch.num_rows - 1))  # what was written is sent before
+            assert len(store.objects(place)) == epoch - 1
             await try_often(lambda: writer.commit(epoch))  # noqa: B023 - called at once
             if not proxy.strike.happened:
                 break  # there are not so many requests
             assert [digest(d) for d in store.objects(place).values()] == expected * epoch
+
+
+async def test_a_part_is_sent_while_it_is_written(store, proxy, place, ahead):
+    """A store that refuses all of that gets it afterwards; an epoch that was not foreseen, too."""
+    batch = large_rows()
+    for number, (epoch, refused) in enumerate(((1, False), (1, True), (3, False))):
+        prefix = f"{place}-{number}"
+        writer = store.sink(through(proxy, store), prefix=prefix, envelope=False)
+        async with writer:
+            await writer.start(Progress("run", 0))
+            proxy.fail(0, "")
+            if refused:
+                proxy.refuse_all("503 Service Unavailable")
+            await writer.write(batch)
+            await writer.write(batch)
+            assert proxy.puts, "nothing was sent"
+            assert store.objects(prefix) == {}
+            proxy.fail(0, "")
+            await writer.commit(epoch)
+        ((key, data),) = store.objects(prefix).items()
+        assert f"-{epoch:08d}-0.jsonl" in key
+        texts = [json.loads(line)["text"] for line in data.splitlines()]
+        assert texts == batch.column("text").to_pylist() * 2
+
+
+async def test_what_was_sent_of_a_part_appears_only_with_its_file(store, place, ahead):
+    """Who takes over removes it: one that stood still meanwhile has nothing to publish."""
+    writer, successor = (store.sink(prefix=place, envelope=False) for _ in range(2))
+    async with writer:
+        await writer.start(Progress("run", 0, token=1))
+        for _ in range(2):
+            await writer.write(large_rows())
+        async with successor:
+            await successor.start(Progress("run", 0, token=2))
+            with pytest.raises(NvisyError):
+                await writer.commit(1)
+    assert store.objects(place) == {}
 
 
 async def test_nothing_is_seen_of_an_upload_that_failed(store, proxy, place):

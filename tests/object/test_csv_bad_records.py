@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from object_records import drain
 
@@ -168,6 +168,7 @@ async def test_records_are_tried_again(tmp_path, gone, encoding):
     assert [one.reason for one in again.rejected] == [one.reason for one in bad[1:]]
 
 
+@example(value='"1"', column="s")
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

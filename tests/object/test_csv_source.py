@@ -8,16 +8,16 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from csv_tables import source, table, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_records import drain, records
 from pydantic import ValidationError
 
-from nvisy_connectors.object.formats import csv_blocks, csv_reader, csv_scan
-from nvisy_connectors.object.formats.csv_dialect import Dialect, settle
-from nvisy_connectors.object.formats.csv_options import CsvReadOptions
+from nvisy_connectors.object.formats import csv_cutter, csv_reader, csv_scan
+from nvisy_connectors.object.formats.csv_dialect import Dialect
 from nvisy_connectors.object.formats.csv_scan import Text
-from nvisy_connectors.object.local import LocalSource, LocalSourceParams
+from nvisy_connectors.object.local import LocalSourceParams
 from nvisy_dagster.sdk import ConfigError, DataError
 from nvisy_dagster.sdk.envelope import payload
 
@@ -25,22 +25,6 @@ pytestmark = pytest.mark.anyio
 
 SAMPLES = Path(__file__).parent / "csv_samples"
 UTC = dt.UTC
-
-
-def source(path, **params):
-    return LocalSource(LocalSourceParams(path=str(path), format="csv", **params), node_id="read")
-
-
-def write(path, data: bytes):
-    path.write_bytes(data)
-    return path
-
-
-async def table(path, **params):
-    """Rows and the type of each column."""
-    batches = [payload(batch.data) for batch in await drain(source(path, **params))]
-    types = {f.name: str(f.type) for f in batches[0].schema} if batches else {}
-    return [row for batch in batches for row in batch.to_pylist()], types
 
 
 @pytest.mark.parametrize(
@@ -243,44 +227,6 @@ async def test_a_zero_before_a_number_that_comes_later_is_not_lost(tmp_path, mon
         assert found[1500] == {"zip": "01234"}
 
 
-@pytest.mark.parametrize(
-    ("data", "wanted"),
-    [
-        (b"a;b\n1,5;2,3\n", (";", '"', None)),
-        (b"a\tb\n1,5\t2\n", ("\t", '"', None)),
-        (b"a|b|c\n1|2|3\n", ("|", '"', None)),
-        (b"a,b\n1,2\n", (",", '"', None)),
-        (b"a\n1\n2\n", (",", '"', None)),
-        (b"a,b\n'1','x,y'\n'2','z'\n", (",", "'", None)),
-        (b"a,b\n1,it's\n2,'tis\n3,x\n", (",", '"', None)),
-        (b'a,b\n"1","say ""x, y"""\n', (",", '"', None)),
-        (b'a,b\n"1","say \\"x, y\\" to"\n"2","z"\n', (",", '"', "\\")),
-        (b'a,b\n"1","C:\\"\n"2","z"\n', (",", '"', None)),
-        (b'a,b\n"x;y;z","1"\n"u;v;w","2"\n', (",", '"', None)),
-        (b"", (",", '"', None)),
-    ],
-)
-def test_marks_are_found(data, wanted):
-    found = settle(data, CsvReadOptions(), whole=True)
-    assert (found.delimiter, found.quote, found.escape) == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding"),
-    [
-        ("name;stadt\nMüller;Köln\nStraße;5 €\n", "cp1252"),
-        ("name;x\nИван Иванович;Санкт-Петербург\nОльга Сергеевна;Москва\n" * 5, "cp1251"),  # noqa: RUF001 - it is Russian
-        ("名前,都市\n田中太郎さん,東京都庁舎\n鈴木一郎さん,大阪府庁舎\n" * 5, "cp932"),
-        ("a,b\n1,ü\n", "utf-8"),
-    ],
-)
-async def test_encodings_are_found(tmp_path, text, encoding):
-    path = write(tmp_path / "x.csv", text.encode(encoding))
-    found, _ = await table(path, columns=None)
-    wanted = list(csv.reader(io.StringIO(text), delimiter=";" if ";" in text else ","))[1:]
-    assert [[str(value) for value in row.values()] for row in found] == wanted
-
-
 async def test_header(tmp_path):
     path = write(tmp_path / "x.csv", b"id,,id,id_2, v ,\n1,2,3,4,5,6\n")
     found, _ = await table(path)
@@ -330,7 +276,7 @@ async def test_a_record_longer_than_a_block(tmp_path, monkeypatch):
     path = write(tmp_path / "x.csv", data)
     found, _ = await table(path, batch_bytes=65_536, csv={"delimiter": ","})
     assert found == [{"a": 1, "b": long.replace('""', '"')}, {"a": 2, "b": "y"}]
-    for module in (csv_blocks, csv_scan):
+    for module in (csv_cutter, csv_scan):
         monkeypatch.setattr(module, "MAX_RECORD_UNITS", 100_000)
     path = write(tmp_path / "x.csv", b"a,b\n1,x\n2," + b"y" * 500_000 + b"\n3,z\n")
     with pytest.raises(DataError, match="line 3: it is longer than"):

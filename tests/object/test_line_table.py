@@ -1,13 +1,15 @@
 """The lines of a block: where they are, and the block with some of them only."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nvisy_connectors.object.folder import ObjectInfo, Span
-from nvisy_connectors.object.formats import line_blocks
+from nvisy_connectors.object.formats import jsonl_library, line_blocks
 from nvisy_connectors.object.formats.line_blocks import Block, LineCutter
 from nvisy_connectors.object.formats.line_table import LineTable
 
@@ -20,14 +22,16 @@ def block(data: bytes) -> Block:
 LINES = st.lists(st.sampled_from([b"", b"{}", b"ab", b"0123456", b"x" * 30, b" \r"]), max_size=40)
 
 
-@given(made=LINES, ends=st.booleans(), piece=st.integers(1, 40))
-def test_newlines_are_found_wherever_a_piece_ends(made, ends, piece):
+@given(made=LINES, ends=st.booleans())
+@pytest.mark.parametrize("compiled", [True, False])
+def test_newlines_are_found(made, ends, compiled):
     data = b"\n".join(made) + b"\n" * ends
-    before, line_blocks._PIECE = line_blocks._PIECE, piece
-    try:
+    with (
+        nullcontext()
+        if compiled
+        else mock.patch.object(jsonl_library, "library", return_value=None)
+    ):
         found = block(data).newlines
-    finally:
-        line_blocks._PIECE = before
     assert found.tolist() == [place for place, code in enumerate(data) if code == ord("\n")]
 
 

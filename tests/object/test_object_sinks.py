@@ -1,5 +1,6 @@
 """What sinks leave on the disk, and what they leave alone."""
 
+import csv
 import json
 import math
 import uuid
@@ -149,6 +150,43 @@ async def test_numbers_that_json_lacks_are_refused_by_row(tmp_path):
     assert list(caught.value.rows) == [1, 3]
     (file,) = tmp_path.iterdir()
     assert [json.loads(line)["score"] for line in file.read_bytes().splitlines()] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+async def test_maps_are_objects_of_json(tmp_path, form):
+    texts = pa.map_(pa.string(), pa.int64())
+    maps = {
+        "m": pa.array([[("x", 1), ("y", None)], [("x", 1), ("x", 2)], None, [("z", 3)]], texts),
+        "deep": pa.array(
+            [[[(7, [("a", 1)])]], None, [], [None]], pa.list_(pa.map_(pa.int32(), texts))
+        ),
+        "pairs": pa.array([[(0.5, 1)], [], None, []], pa.map_(pa.float64(), pa.int64())),
+        "score": pa.array([[0.5], None, [math.nan], []]),
+    }
+    batch = rows(4)
+    for name, array in maps.items():
+        place = batch.schema.get_field_index(name)
+        if place < 0:
+            batch = batch.append_column(name, array)
+        else:
+            batch = batch.set_column(place, name, array)
+    options = {"csv": {"nested": "json"}} if form == "csv" else {}
+    async with sink(tmp_path, format=form, **options) as writer:
+        await writer.start(Progress("run", 0))
+        with pytest.raises(DataError) as caught:
+            await writer.write(batch)
+        await writer.commit(1)
+    assert list(caught.value.rows) == [1, 2]
+    assert "a map in it has a key twice" in caught.value.rows[1]
+    (file,) = tmp_path.iterdir()
+    with file.open(newline="") as opened:
+        found = list(csv.DictReader(opened)) if form == "csv" else list(map(json.loads, opened))
+    read = json.loads if form == "csv" else lambda value: value
+    got = [[read(row[name]) for name in ("m", "deep", "pairs")] for row in found]
+    assert got == [
+        [{"x": 1, "y": None}, [{"7": {"a": 1}}], [[0.5, 1]]],
+        [{"z": 3}, [None], []],
+    ]
 
 
 def test_schemas_that_do_not_fit_are_refused(tmp_path):

@@ -86,7 +86,7 @@ def _command(data: Path, identities: Path) -> list[str]:
         "-ip.bind=127.0.0.1",
         "-s3",
         "-filer",
-        "-volume.max=20",
+        "-volume.max=200",
         "-master.volumeSizeLimitMB=64",
         "-master.telemetry=false",
         "-s3.port.iceberg=0",

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from nvisy_connectors.object.formats.csv_options import CsvWriteOptions
-from nvisy_connectors.object.formats.readable import plain, readable_column
+from nvisy_connectors.object.formats.readable import NO_NUMBER, json_values, plain, readable_column
 
 pc: Any = cast("Any", pyarrow.compute)
 
@@ -57,19 +57,19 @@ def neutral(found: pa.Array) -> pa.Array:
     return pc.if_else(is_formula, marked, found)
 
 
-def json_texts(array: pa.Array) -> tuple[pa.Array, list[int]]:
-    """Nested values as JSON, and the places of those that JSON cannot express."""
+def json_texts(array: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    """Nested values as JSON, and why it cannot express some, by place."""
     encode = json.JSONEncoder(
         ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
     ).encode
     texts: list[str | None] = []
-    bad: list[int] = []
-    for place, value in enumerate(array.to_pylist()):
+    values, bad = json_values(array)
+    for place, value in enumerate(values):
         try:
             texts.append(None if value is None else encode(value))
         except ValueError:
             texts.append(None)
-            bad.append(place)
+            bad[place] = NO_NUMBER
     return pa.array(texts, _TEXT), bad
 
 

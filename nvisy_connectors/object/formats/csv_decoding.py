@@ -90,7 +90,9 @@ def _layout(told: dict[str, Any], reader: CsvReader) -> Layout:
         "escape": options.escape,
         "encoding": None if options.encoding == "utf-16" else options.encoding,
     }
-    marks = {name: mark or None for name, mark in given.items() if mark is not None}
+    marks: dict[str, Any] = {name: mark or None for name, mark in given.items() if mark is not None}
+    if options.escape_bare is not None:
+        marks["escape_bare"] = options.escape_bare
     names = reader.params.columns
     own = tuple(names) if names and not options.header else layout.names
     return Layout(replace(layout.dialect, **marks), own)

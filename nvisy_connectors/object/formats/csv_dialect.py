@@ -3,12 +3,14 @@
 import codecs
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
+from nvisy_connectors.object.formats.csv_latin import USUAL, latin_encoding
 from nvisy_connectors.object.formats.csv_options import CsvReadOptions
 from nvisy_connectors.object.formats.line_blocks import BOM
 
@@ -18,8 +20,21 @@ DIALECT_BYTES = 64 << 10
 
 _WIDE = {"utf-16-le": "<u2", "utf-16-be": ">u2"}
 _BOMS = {BOM: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_SCRIPTS = ["cp1252", "cp1251", "cp1253", "cp932", "gb18030", "big5", "cp949"]
-"""What the detector may choose from; those of Latin letters it cannot tell apart."""
+_SCRIPTS = {
+    "cp1252": "cp1252",
+    "cp1251": "cp1251",
+    "cp1253": "cp1253",
+    "cp932": "cp932",
+    "gb18030": "gb18030",
+    "big5": "big5",
+    "cp949": "cp949",
+    "koi8_r": "koi8-r",
+    "cp866": "cp866",
+    "cp1255": "cp1255",
+    "cp1256": "cp1256",
+    "euc_jp": "euc_jp",
+}
+"""What the detector may choose from, by its names; those of Latin letters it cannot tell apart."""
 _SINGLE = re.compile(rb"(?:^|[,;\t|])'(?:[^']|'')*+'(?=[,;\t|\r\n]|$)", re.MULTILINE)
 _DOUBLE = re.compile(rb'(?:^|[,;\t|])"', re.MULTILINE)
 _WORD = re.compile(rb"[A-Za-z\x80-\xff]{3,}")
@@ -37,6 +52,8 @@ class Dialect:
     quote: str | None = '"'
     escape: str | None = None
     encoding: str = "utf-8"
+    escape_bare: bool = True
+    """Whether the escape is one outside of quotes, too."""
 
     @property
     def width(self) -> int:
@@ -77,6 +94,22 @@ def find_encoding(data: bytes, *, whole: bool) -> str:
     return "utf-8"
 
 
+def is_surely_utf8(data: bytes, *, whole: bool) -> bool:
+    """Whether the beginning of a file has letters beyond ASCII, in what can hardly be another.
+
+    Args:
+        data: The beginning.
+        whole: Whether it is all of the file.
+    """
+    if data.isascii():
+        return False
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data, final=whole)
+    except UnicodeDecodeError:
+        return False
+    return not text.isascii()  # the first byte of a letter alone may be a letter of another
+
+
 def _legacy(data: bytes) -> str:
     lines = [line for line in re.split(rb"[\r\n]+", data) if not line.isascii()]
     foreign = [line for line in lines if not _is_utf8(line)]
@@ -87,11 +120,11 @@ def _legacy(data: bytes) -> str:
     letters = sum(map(len, words))
     accents = sum(byte >= _ASCII for word in words for byte in word)
     if letters < _FEW_LETTERS or accents * 2 < letters:
-        return "cp1252"
+        return latin_encoding(b"".join(words))
     from charset_normalizer import from_bytes
 
-    best = from_bytes(b"\n".join(foreign[:2000]), cp_isolation=_SCRIPTS).best()
-    return best.encoding if best is not None and best.encoding in _SCRIPTS else "cp1252"
+    best = from_bytes(b"\n".join(foreign[:2000]), cp_isolation=[*_SCRIPTS]).best()
+    return _SCRIPTS.get(best.encoding, USUAL) if best is not None else USUAL
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -123,14 +156,31 @@ def settle(data: bytes, options: CsvReadOptions, *, whole: bool) -> Dialect:
         escapes = ["", "\\"]
     delimiters = [options.delimiter] if options.delimiter else DELIMITERS
     choices = [
-        Dialect(delimiter, quote or None, escape or None, encoding)
+        Dialect(delimiter, quote or None, escape or None, encoding, bare)
         for quote, escape, delimiter in product(quotes, escapes, delimiters)
+        for bare in _bare(narrow, delimiter, quote, escape, options)
     ]
     if len(choices) == 1:
         return choices[0]
     data = _after_lines(data, options.skip_lines, choices[0])
     # Of equals, the first: `max` keeps it.
     return max(choices, key=lambda choice: _score(data, choice, options, whole=whole))
+
+
+def _bare(
+    narrow: bytes, delimiter: str, quote: str, escape: str, options: CsvReadOptions
+) -> Sequence[bool]:
+    """Whether the escape may be one outside of quotes, the likelier first."""
+    if not escape or options.escape_bare is not None:
+        return (options.escape_bare is not False,)
+    from nvisy_connectors.object.formats.csv_marks import bare_escapes, runs
+
+    # Who escapes everywhere doubles it wherever nothing else needs it.
+    needed = f"{delimiter}{quote}{escape}\r\n".encode()
+    begins, ends = runs(bare_escapes(narrow, Dialect(delimiter, quote or None, escape)))
+    odd = ends[(ends - begins) % 2 == 1].tolist()
+    needless = any(narrow[end] not in needed for end in odd if end < len(narrow))
+    return (not needless, needless)
 
 
 def _find_quote(narrow: bytes) -> str:

@@ -39,11 +39,17 @@ class CsvReadOptions(Params):
     Found by default: `"` or `'`."""
     escape: str | None = Field(default=None, max_length=1)
     r"""What stands before a quote that belongs to the text, such as `\`; a doubled quote does
-    always. `""`: nothing does. Found by default."""
+    always. `""`: nothing does. Found by default, if `\"` is among the first records: for files that
+    Spark wrote say `\`."""
+    escape_bare: bool | None = None
+    """Whether `escape` is one in fields without quotes too, as Python and MySQL write it. Spark and
+    PostgreSQL do not: in what they wrote it is a letter there. Found by default: it is one, unless
+    among the first records it stands before what needs none."""
     encoding: str | None = None
-    """Such as `utf-8`, `utf-16`, `cp1252` or `iso8859-15`. Found by default: UTF-8 or UTF-16, else
-    the script tells, and text in Latin letters is taken for `cp1252`. A byte order mark is
-    heeded and left out."""
+    """Such as `utf-8`, `utf-16`, `cp1250` or `iso8859-15`. Found by default: UTF-8 or UTF-16, else
+    the script tells, and in Latin letters the accents: `cp1250`, `iso8859-2` (Polish, Czech,
+    Hungarian, ...), `cp1254` (Turkish) or `cp1257` (Baltic) where nearly all of them are those of
+    one such language, else `cp1252`. A byte order mark is heeded and left out."""
     header: bool = True
     """Whether the first record of each file names the columns. Repeated names get a number; a
     column without a name is called `column_3` or so. Without a header `columns` may name them."""
@@ -72,6 +78,8 @@ class CsvReadOptions(Params):
             raise ValueError("`delimiter`, `quote` and `escape` must differ")
         if self.escape and self.quote == "":
             raise ValueError("`escape` needs a `quote`")
+        if self.escape_bare is not None and self.escape == "":
+            raise ValueError("`escape_bare` needs an `escape`")
         if self.encoding and self.encoding not in _BYTE_SAFE and self.quote not in _LOW_QUOTES:
             raise ValueError(f"with {self.encoding} `quote` must be a quote of ASCII")
         return self

@@ -11,6 +11,8 @@ import pyarrow.csv as pa_csv
 
 from nvisy_connectors.object.formats.csv_blocks import CsvBlock, Layout
 from nvisy_connectors.object.formats.csv_dialect import Dialect
+from nvisy_connectors.object.formats.csv_marks import bare_escapes
+from nvisy_connectors.object.formats.decimals import check_decimals
 
 csv: Any = cast("Any", pa_csv)
 
@@ -89,7 +91,12 @@ def read(
         pa.ArrowInvalid: Some record does not fit.
     """
     dialect = layout.dialect
-    return csv.read_csv(
+    if not data.endswith((b"\n", b"\r")):
+        # Arrow takes an empty field behind a quoted one for quoted, too, where the data ends.
+        data = b"".join([data, b"\n"])
+    if not dialect.escape_bare and dialect.escape and dialect.escape.encode() in data:
+        data = _escaped(data, dialect)
+    table = csv.read_csv(
         pa.BufferReader(data),
         # One thread and one piece: blocks are parsed side by side.
         read_options=csv.ReadOptions(
@@ -112,6 +119,15 @@ def read(
             decimal_point=form.decimal_point,
         ),
     )
+    check_decimals(table)
+    return table
+
+
+def _escaped(data: bytes, dialect: Dialect) -> bytes:
+    """The same records where escapes that are letters are doubled: Arrow knows no such letters."""
+    times = np.ones(len(data), np.int64)
+    times[bare_escapes(data, dialect)] = 2
+    return np.repeat(np.frombuffer(data, np.uint8), times).tobytes()
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -13,22 +13,18 @@ import pyarrow as pa
 from anyio import to_thread
 
 from nvisy_connectors.object.cursor import ObjectCursor
-from nvisy_connectors.object.folder import Folder, Span
+from nvisy_connectors.object.folder import Folder
 from nvisy_connectors.object.formats import csv_dialect, csv_parse
-from nvisy_connectors.object.formats.csv_blocks import (
-    CsvBlock,
-    HeaderError,
-    Layout,
-    LongRecordError,
-    RecordCutter,
-)
+from nvisy_connectors.object.formats.csv_blocks import CsvBlock, Layout
+from nvisy_connectors.object.formats.csv_cutter import HeaderError, LongRecordError, RecordCutter
 from nvisy_connectors.object.formats.csv_dialect import Dialect
 from nvisy_connectors.object.formats.csv_options import CsvReadOptions
 from nvisy_connectors.object.formats.csv_parse import Form
 from nvisy_connectors.object.formats.csv_salvage import BadRecord, Salvaged, salvage, texts
 from nvisy_connectors.object.formats.csv_types import guess, parse_types
-from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
-from nvisy_connectors.object.formats.records import Records
+from nvisy_connectors.object.formats.fetched import Fetched
+from nvisy_connectors.object.formats.reader import DECODES, Objects, Reader
+from nvisy_connectors.object.formats.records import TORN, Records
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import in_thread, ordered_map
@@ -84,7 +80,7 @@ class CsvReader(Reader):
     ) -> AsyncGenerator[Batch[ObjectCursor], None]:
         """One record per row that is not blank; a record's position is the number of its line."""
         settled = settled_in(resume.columns) if resume is not None and resume.columns else None
-        fetched = self.fetch(self._spans(objects, resume))
+        fetched = self.contents(objects, resume)
         async with aclosing(fetched):
             first: list[Fetched] = []
             dialect = settled.dialect if settled else None
@@ -120,17 +116,6 @@ class CsvReader(Reader):
                     rows, bad = group.cut(start, end)
                     yield Batch(rows, _cursor(group, end, token), bad)
                     start = end
-
-    async def _spans(
-        self, objects: Objects, resume: ObjectCursor | None
-    ) -> AsyncGenerator[Span, None]:
-        start = (resume.offset or 0) if resume else 0
-        step = self.params.batch_bytes
-        async with aclosing(objects):
-            async for info in objects:
-                for place in range(start, info.size, step):
-                    yield Span(info, place, min(place + step, info.size))
-                start = 0
 
     async def _find_dialect(
         self, fetched: AsyncGenerator[Fetched, None]
@@ -173,7 +158,7 @@ class CsvReader(Reader):
             found: Blocks = []
             for span, data in zip(group.spans, group.data, strict=True):
                 try:
-                    found += cutter.feed(span, data)
+                    found += cutter.feed(span, bytes(data))
                 except HeaderError as error:
                     raise self._refused(self.folder.uri(span.info.key), str(error)) from error
             return found
@@ -205,7 +190,7 @@ class CsvReader(Reader):
         sound = False  # files that cannot be read tell nothing, however many they are
         while (size < SAMPLE_BYTES or not sound) and (group := await anext(blocks, None)):
             first.append(group)
-            sound = sound or any(block.refused is None for block in group)
+            sound = sound or any(not block.refused and not block.torn for block in group)
             size += sum(len(block.data) for block in group)
         if not first:
             return [], None
@@ -264,6 +249,13 @@ class CsvReader(Reader):
         if block.refused is not None:
             nothing = pa.RecordBatch.from_pylist([], form.schema)
             return Salvaged(nothing, np.zeros(0, np.int64), [])
+        if block.torn is not None:
+            if not self.rejects:
+                place = f", line {block.line} (byte {block.start})"
+                raise self.torn(self.folder.uri(block.info.key), place, block.torn)
+            nothing = pa.RecordBatch.from_pylist([], form.schema)
+            bad = BadRecord(0, block.torn.reason, block.torn.tag)
+            return Salvaged(nothing, np.zeros(0, np.int64), [bad])
         if not self._expects_bad and (rows := csv_parse.parse(block, form)) is not None:
             return Salvaged(rows, block.filled, [])
         found = salvage(block, form)
@@ -349,12 +341,13 @@ def rejected(block: CsvBlock, bad: BadRecord, uri: str) -> RejectedRecord:
         data=block.record(bad.index) if block.data else None,
         reason=f"line {number} (byte {byte}): {bad.reason}",
         tag=bad.tag,
-        metadata={"line": number, "byte": byte, "csv": block.layout.to_json()},
+        metadata={"line": number, "byte": byte, "csv": block.layout.to_json()}
+        | (TORN if block.torn else {}),
     )
 
 
 def _refused_whole(block: CsvBlock, uri: str) -> RejectedRecord:
-    return RejectedRecord(uri, None, None, f"{uri}: {block.refused}", "schema")
+    return RejectedRecord(uri, None, None, f"{uri}: {block.refused}", block.refused_tag)
 
 
 def _cursor(group: _Decoded, record: int, token: _Token) -> ObjectCursor:

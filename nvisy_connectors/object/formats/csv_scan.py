@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nvisy_connectors.object.formats.csv_dialect import Dialect
+from nvisy_connectors.object.formats.csv_marks import Codes, Indexes, find, unescaped
 
 MAX_RECORD_UNITS = 64 << 20
 """Longest record; what is longer cannot be put together."""
@@ -28,10 +29,6 @@ UNCLOSED = "a quote in it is not closed"
 TOO_LONG = f"it is longer than {MAX_RECORD_UNITS} characters"
 
 _LF, _CR = 10, 13
-_PIECE = 1 << 20
-
-Indexes = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 @dataclass
@@ -64,15 +61,6 @@ class _LaterError(Exception):
     """What follows must be known first."""
 
 
-def find(codes: Codes, wanted: int) -> Indexes:
-    """Where a unit is, piece by piece so that what is compared stays in the cache."""
-    places = [
-        np.flatnonzero(codes[start : start + _PIECE] == wanted) + start
-        for start in range(0, len(codes), _PIECE)
-    ]
-    return np.concatenate(places) if places else np.zeros(0, np.int64)
-
-
 class Text:
     """Some text that begins with a record.
 
@@ -91,7 +79,7 @@ class Text:
         self._doubt = UNCLOSED
         self._unsound = range(0)
         """Line ends that no sound record follows, as far as that was looked at."""
-        self._quotes = self._find(dialect.quote)
+        self._quotes = self._unescaped(self._find(dialect.quote))
         self.line_ends = self._line_ends()
 
     def records(self) -> Cut:
@@ -129,41 +117,32 @@ class Text:
     def _find(self, mark: str | None) -> Indexes:
         if not mark:
             return np.zeros(0, np.int64)
-        return self._unescaped(find(self._codes, ord(mark)))
+        return find(self._codes, ord(mark))
 
     def _line_ends(self) -> Indexes:
         """After each line end: a newline, or a carriage return that no newline follows."""
         codes = self._codes
-        ends = self._unescaped(find(codes, _LF))
+        ends = self._bare(find(codes, _LF))
         returns = find(codes, _CR)
         if len(returns) and returns[-1] == len(codes) - 1 and not self._last:
             returns = returns[:-1]
         if len(returns):
             following = codes[np.minimum(returns + 1, len(codes) - 1)]
-            returns = self._unescaped(returns[following != _LF])
+            returns = self._bare(returns[following != _LF])
         if len(returns):
             ends = np.sort(np.concatenate([ends, returns]))
         return ends + 1
 
-    def _unescaped(self, places: Indexes) -> Indexes:
-        escape = self._dialect.escape
-        if not escape or not len(places):
-            return places
-        mark = ord(escape)
-        before = self._codes[np.maximum(places - 1, 0)]
-        doubtful = np.flatnonzero((before == mark) & (places > 0))
-        escaped = [at for at in doubtful.tolist() if self._run_before(int(places[at]), mark) % 2]
-        return np.delete(places, escaped)
+    def _bare(self, places: Indexes) -> Indexes:
+        """Those of some marks that count outside of quotes."""
+        return self._unescaped(places) if self._dialect.escape_bare else places
 
-    def _run_before(self, place: int, mark: int) -> int:
-        start = place
-        while start and self._codes[start - 1] == mark:
-            start -= 1
-        return place - start
+    def _unescaped(self, places: Indexes) -> Indexes:
+        return unescaped(self._codes, places, self._dialect.escape)
 
     @cached_property
     def _delimiters(self) -> Indexes:
-        return self._find(self._dialect.delimiter)
+        return self._bare(self._find(self._dialect.delimiter))
 
     @cached_property
     def _rank(self) -> Indexes:

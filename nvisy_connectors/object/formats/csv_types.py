@@ -10,6 +10,7 @@ import pyarrow.compute
 import pyarrow.csv as pa_csv
 
 from nvisy_connectors.object.formats.columns import parse_columns
+from nvisy_connectors.object.formats.decimals import check_decimals
 
 pc: Any = cast("Any", pyarrow.compute)
 csv: Any = cast("Any", pa_csv)
@@ -168,6 +169,7 @@ def _read_all(values: pa.Array, kind: pa.DataType, decimal_point: str) -> pa.Arr
                 decimal_point=decimal_point,
             ),
         )
+        check_decimals(table)
     except pa.ArrowInvalid:
         return None
     column = table.column(0)

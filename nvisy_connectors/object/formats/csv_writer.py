@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from nvisy_connectors.object.formats.compression import open_file
 from nvisy_connectors.object.formats.csv_cells import (
     cells,
     is_nested,
@@ -51,7 +52,7 @@ class CsvWriter(PartWriter):
 
     def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None:
         self._options = options = params.csv or CsvWriteOptions()
-        self._file = path.open("wb")
+        self._file = open_file(path, params.compression)
         if options.bom:
             self._file.write(BOM)
         if options.header:
@@ -81,28 +82,28 @@ class CsvWriter(PartWriter):
         self._file.write(_data(lines))
         if bad:
             raise DataError(
-                f"{len(bad)} records hold numbers that JSON cannot express",
-                rows=dict.fromkeys(bad, "JSON has no NaN and no infinite numbers"),
-                remedy="replace NaN and infinity in a `map` before, or write `parquet`",
+                f"{len(bad)} records hold what JSON cannot express",
+                rows=bad,
+                remedy="replace it in a `map` before, or write `parquet`",
             )
 
-    def _with_json(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[int]]:
-        """Nested columns as JSON, without the records that JSON cannot express."""
+    def _with_json(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+        """Nested columns as JSON, without the records that it cannot express, and why."""
         columns: list[pa.Array] = []
-        bad: set[int] = set()
+        bad: dict[int, str] = {}
         for name, array in zip(batch.schema.names, batch.columns, strict=True):
             if not is_nested(array.type):
                 columns.append(array)
                 continue
             texts, failed = json_texts(readable_column(name, array))
             columns.append(texts)
-            bad.update(failed)
+            bad |= failed
         rows = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
         if bad:
             good = np.ones(batch.num_rows, np.bool_)
             good[list(bad)] = False
             rows = rows.filter(pa.array(good))
-        return rows, sorted(bad)
+        return rows, dict(sorted(bad.items()))
 
     def size(self) -> int:
         """Bytes so far."""

@@ -12,21 +12,29 @@ import pyarrow as pa
 from anyio import to_thread
 
 from nvisy_connectors.object.cursor import ObjectCursor
-from nvisy_connectors.object.folder import Folder, Span
+from nvisy_connectors.object.folder import Folder, Torn
 from nvisy_connectors.object.formats import jsonl_errors, jsonl_parse, jsonl_sample
 from nvisy_connectors.object.formats.columns import parse_columns
+from nvisy_connectors.object.formats.fetched import Fetched
+from nvisy_connectors.object.formats.jsonl_drift import rescuer, widened
 from nvisy_connectors.object.formats.jsonl_errors import BadLine, Line
-from nvisy_connectors.object.formats.jsonl_salvage import Experience, Salvaged, salvage
+from nvisy_connectors.object.formats.jsonl_options import JsonlReadOptions
+from nvisy_connectors.object.formats.jsonl_rescued import (
+    RESCUED,
+    RESCUED_FIELD,
+    with_rescued,
+    with_texts,
+)
+from nvisy_connectors.object.formats.jsonl_rows import line_reader
+from nvisy_connectors.object.formats.jsonl_salvage import Salvaged, salvage
 from nvisy_connectors.object.formats.line_blocks import Block, LineCutter, LongLineError
-from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
-from nvisy_connectors.object.formats.records import Records
+from nvisy_connectors.object.formats.reader import DECODES, Objects, Reader
+from nvisy_connectors.object.formats.records import TORN, Records
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import in_thread, ordered_map
+from nvisy_connectors.object.read_memory import ReadMemory
 from nvisy_dagster.sdk import Batch, DataError, RejectedRecord
-
-SAMPLE_BYTES = 8 << 20
-"""What types are inferred from: the first lines of a read, of several objects if they are small."""
 
 MAX_LINE_BYTES = 128 << 20
 
@@ -56,25 +64,41 @@ class JsonlReader(Reader):
         rows_at_most: Callable[[int], int] = int,
     ) -> None:
         super().__init__(params, folder, rejects=rejects, rows_at_most=rows_at_most)
-        self._past = Experience()
+        self._memory = ReadMemory()
+        self._options = params.jsonl or JsonlReadOptions()
+        self._expects_bad = False
+        """Whether the block before had bad lines: then the next one is not tried as it is."""
+
+    @property
+    def memory(self) -> ReadMemory:
+        """It is given back once a block is decoded."""
+        return self._memory
 
     @staticmethod
     def declared(params: ReadParams) -> pa.Schema | None:
         """The declared columns; without them only the data tells."""
         if not isinstance(params.columns, dict):
             return None
-        return check_names(parse_columns(params.columns), "`columns`")
+        columns = check_names(parse_columns(params.columns), "`columns`")
+        return with_rescued(columns, "`columns`") if _widens(params) else columns
+
+    def _columns(self) -> pa.Schema | None:
+        """The declared columns, without that of what is rescued."""
+        declared = self.declared(self.params)
+        if declared is None or not _widens(self.params):
+            return declared
+        return declared.remove(declared.get_field_index(RESCUED))
 
     async def read(
         self, objects: Objects, resume: ObjectCursor | None
     ) -> AsyncGenerator[Batch[ObjectCursor], None]:
         """One record per line that is not blank; a record's position is its line number."""
-        blocks = self._blocks(self.fetch(self._spans(objects, resume)), resume)
+        blocks = self._blocks(self.contents(objects, resume), resume)
         async with aclosing(blocks):
             first, schema = await self._settle(blocks, resume)
             if schema is None:
                 return
-            inferred = self.declared(self.params) is None and schema.names
+            inferred = self._columns() is None and schema.names
             token = _to_text(schema) if inferred else None
             decoded = ordered_map(
                 _chain(first, blocks),
@@ -82,29 +106,22 @@ class JsonlReader(Reader):
                 DECODES,
             )
             skip = resume.skip if resume else 0
-            async with aclosing(decoded):
-                async for group in decoded:
-                    skipped = min(skip, group.count)
-                    skip -= skipped
-                    for batch in self._cut(group, skipped, token):
-                        yield batch
-
-    async def _spans(
-        self, objects: Objects, resume: ObjectCursor | None
-    ) -> AsyncGenerator[Span, None]:
-        start = (resume.offset or 0) if resume else 0
-        step = self.params.batch_bytes
-        async with aclosing(objects):
-            async for info in objects:
-                for place in range(start, info.size, step):
-                    yield Span(info, place, min(place + step, info.size))
-                start = 0
+            try:
+                async with aclosing(decoded):
+                    async for group in decoded:
+                        skipped = min(skip, group.count)
+                        skip -= skipped
+                        for batch in self._cut(group, skipped, token):
+                            yield batch
+            finally:
+                self._memory.let_go()
+                line_reader(schema, declared=self._columns() is not None).let_go()
 
     async def _blocks(
         self, fetched: AsyncGenerator[Fetched, None], resume: ObjectCursor | None
     ) -> AsyncGenerator[Blocks, None]:
         first_line = resume.line if resume else 1
-        cutter = LineCutter(first_line, MAX_LINE_BYTES, skip_long=self.rejects)
+        cutter = LineCutter(first_line, MAX_LINE_BYTES, skip_long=self.rejects, memory=self.memory)
 
         def cut_group(group: Fetched) -> Blocks:
             fed = (cutter.feed(s, d) for s, d in zip(group.spans, group.data, strict=True))
@@ -128,14 +145,14 @@ class JsonlReader(Reader):
         self, blocks: AsyncGenerator[Blocks, None], resume: ObjectCursor | None
     ) -> tuple[list[Blocks], pa.Schema | None]:
         """The schema of the read, and the blocks that were taken to find it."""
-        if (declared := self.declared(self.params)) is not None:
+        if (declared := self._columns()) is not None:
             return [], declared
         if resume is not None and resume.columns:
             return [], _from_text(resume.columns)
         first: list[Blocks] = []
         size = 0
         group: Blocks | None = []
-        while size < SAMPLE_BYTES and (group := await anext(blocks, None)):
+        while size < self._options.sample_bytes and (group := await anext(blocks, None)):
             first.append(group)
             size += sum(len(block.data) for block in group)
         if not first:
@@ -145,8 +162,10 @@ class JsonlReader(Reader):
 
     def _infer(self, blocks: Blocks, whole: bool) -> pa.Schema | None:  # noqa: FBT001 - of a thread
         uri = self.folder.uri(blocks[0].info.key)
+        widens = _widens(self.params)
+        lenient = self.rejects or widens
         try:
-            schema = self._infer_leniently(blocks) if self.rejects else jsonl_parse.infer(blocks)
+            schema = self._infer_leniently(blocks) if lenient else jsonl_parse.infer(blocks)
         except jsonl_sample.NoSchemaError as error:
             if whole:
                 return pa.schema([])  # none of its lines is a record
@@ -160,11 +179,18 @@ class JsonlReader(Reader):
             found = jsonl_errors.bad_lines_of_sample(blocks)
             uri = self.folder.uri(found[0].line.block.info.key)
             raise jsonl_errors.data_error(found, uri, jsonl_errors.DECLARE) from error
+        if not schema.names and not self.rejects:
+            for block in blocks:
+                if block.torn is not None:
+                    raise self._torn(block, block.torn)
         if not schema.names and any(block.data.strip() for block in blocks):
             raise DataError(
                 f"{uri}: the first lines have no fields", rows={}, remedy="declare `columns`"
             )
-        return check_names(schema, uri) if schema.names else None
+        if not schema.names:
+            return None
+        check_names(with_rescued(schema, uri) if widens else schema, uri)
+        return widened(schema) if widens else schema
 
     def _infer_leniently(self, blocks: Blocks) -> pa.Schema:
         try:
@@ -187,27 +213,44 @@ class JsonlReader(Reader):
                 uri = self.folder.uri(block.info.key)
                 bad += [(before + one.line.row, _rejected(one, uri)) for one in found.bad]
             ends.append(before + found.rows.num_rows + len(found.bad))
+            block.let_go(self._memory)
         columns = tables[0] if len(tables) == 1 else pa.concat_batches(tables)
         return _Decoded(enclose(columns, origins, self.folder), bad, blocks, ends)
 
     def _parse(self, block: Block, schema: pa.Schema) -> Salvaged:
-        declared = self.declared(self.params) is not None
-        if block.too_long:
-            return _left_out(block, schema)
-        try:
-            # Without columns anything is an object of no columns, and nothing is refused.
-            if schema.names and not self._past.expects_bad:
-                rows = jsonl_parse.parse(block, schema, declared=declared)
-                numbers = jsonl_parse.line_numbers(block, rows.num_rows)
-                if numbers is not None:
-                    return Salvaged(rows, numbers, [])
-        except pa.ArrowInvalid:
-            pass
-        if self.rejects:
-            return salvage(block, schema, self._past, declared=declared)
-        found = jsonl_errors.bad_lines(block, schema, declared=declared)
+        declared, widens = self._columns() is not None, _widens(self.params)
+        if block.torn is not None and not self.rejects:
+            raise self._torn(block, block.torn)
+        if block.too_long or block.torn is not None:
+            return _left_out(block, schema.append(RESCUED_FIELD) if widens else schema)
+        compiled = line_reader(schema, declared=declared).makes_rows
+        # Without columns anything is an object of no columns, and nothing is refused.
+        if schema.names and not compiled and not self._expects_bad:
+            plain = _without_bad(block, schema, declared=declared)
+            if plain is not None:
+                rows = with_texts(plain.rows) if widens else plain.rows
+                return Salvaged(rows, plain.numbers, [])
+        drift = self._options.on_drift
+        if self.rejects or compiled or widens:
+            salvaged = salvage(block, schema, declared=declared, rescues=widens)
+            self._expects_bad = bool(salvaged.bad)
+            if widens:
+                salvaged = rescuer(schema, declared=declared)(salvaged)
+            if not salvaged.bad:
+                return salvaged
+            found = [bad for bad in salvaged.bad if bad.drifted or not self.rejects]
+            if not found or (self.rejects and drift != "fail"):
+                return salvaged
+        else:
+            found = jsonl_errors.bad_lines(block, schema, declared=declared)
+            if not found:  # each line is a row by itself
+                return salvage(block, schema, declared=declared)
         remedy = jsonl_errors.MEND if declared else jsonl_errors.DECLARE
         raise jsonl_errors.data_error(found, self.folder.uri(block.info.key), remedy)
+
+    def _torn(self, block: Block, torn: Torn) -> DataError:
+        place = f", line {block.line} (byte {block.start})"
+        return self.torn(self.folder.uri(block.info.key), place, torn)
 
     def _cut(
         self, group: _Decoded, skipped: int, token: str | None
@@ -220,22 +263,39 @@ class JsonlReader(Reader):
             start = end
 
 
+def _without_bad(block: Block, schema: pa.Schema, *, declared: bool) -> Salvaged | None:
+    """The rows of a block, if Arrow takes each of its lines as one."""
+    try:
+        rows = jsonl_parse.parse(block, schema, declared=declared)
+    except pa.ArrowInvalid:
+        return None
+    numbers = jsonl_parse.line_numbers(block, rows.num_rows)
+    return None if numbers is None else Salvaged(rows, numbers, [])
+
+
+def _widens(params: ReadParams) -> bool:
+    return params.jsonl is not None and params.jsonl.on_drift == "widen"
+
+
 def _rejected(bad: BadLine, uri: str) -> RejectedRecord:
-    line = bad.line
+    line, block = bad.line, bad.line.block
     return RejectedRecord(
         uri=uri,
         position=line.number,
-        data=None if line.block.too_long else line.data,
+        data=None if block.too_long or block.torn else line.data,
         reason=f"line {line.number} (byte {line.start}): {bad.reason}",
         tag=bad.tag,
-        metadata={"line": line.number, "byte": line.start},
+        metadata={"line": line.number, "byte": line.start} | (TORN if block.torn else {}),
     )
 
 
 def _left_out(block: Block, schema: pa.Schema) -> Salvaged:
     line = Line(block, 0, block.line, block.start, b"")
-    reason = f"it is longer than {MAX_LINE_BYTES} bytes, which are not kept here"
-    bad = BadLine(line, reason, "too_large")
+    if block.torn is not None:
+        bad = BadLine(line, block.torn.reason, block.torn.tag)
+    else:
+        reason = f"it is longer than {MAX_LINE_BYTES} bytes, which are not kept here"
+        bad = BadLine(line, reason, "too_large")
     return Salvaged(pa.RecordBatch.from_pylist([], schema), np.zeros(0, np.int64), [bad])
 
 

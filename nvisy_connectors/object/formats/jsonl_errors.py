@@ -1,7 +1,7 @@
 """The second, lenient pass over lines that failed: which of them, and why."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import isinf
@@ -22,6 +22,7 @@ MAX_EXPONENT = 308
 
 DECLARE = "mend the line, or declare `columns`: their types hold for all lines, others are ignored"
 MEND = "mend the line, or remove it"
+WIDEN = ', or keep what does not fit: "jsonl": {"on_drift": "widen"}'
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class BadLine:
     line: Line
     reason: str
     tag: str = "validation"
+
+    @property
+    def drifted(self) -> bool:
+        """Whether it is a JSON object that does not fit the columns."""
+        return self.tag == "drift"
 
 
 class Form:
@@ -86,8 +92,29 @@ def doubt(line: Line, form: Form) -> BadLine | None:
     try:
         parse(_block([line]), form.schema, declared=form.declared)
     except pa.ArrowInvalid as error:
-        return BadLine(line, _arrow_reason(error))
+        return _refused_by_arrow(line, form, _arrow_reason(error))
     return None
+
+
+def fields_alone(value: Mapping[str, Any], line: Line, form: Form) -> list[str]:
+    """The fields of a line that are no row when they are all that it holds."""
+    found: list[str] = []
+    for name, one in value.items():
+        alone = json.dumps({name: one}).encode()
+        if one is not None and not form.fits([replace(line, data=alone)]):
+            found.append(name)
+    return found
+
+
+def _refused_by_arrow(line: Line, form: Form, reason: str) -> BadLine:
+    anything = Form(pa.schema([]), declared=True)
+    if _read(line.data).reason is not None or not anything.fits([line]):
+        return BadLine(line, reason)
+    guilty = fields_alone(json.loads(line.data.removeprefix(BOM)), line, form)
+    if guilty:
+        kind = form.schema.field(guilty[0]).type
+        reason = f"field {guilty[0]!r} does not fit the column, which is {kind}: {reason}"
+    return BadLine(line, reason, tag="drift")
 
 
 def mismatch(line: Line, form: Form) -> BadLine | None:
@@ -99,7 +126,7 @@ def mismatch(line: Line, form: Form) -> BadLine | None:
     found = _read(line.data)
     if found.reason is None:
         reason = form.check(found.value)
-        return BadLine(line, reason) if reason else None
+        return BadLine(line, reason, tag="drift") if reason else None
     if not found.sure and form.fits([line]):
         return None
     return BadLine(line, found.reason, found.tag)
@@ -132,7 +159,8 @@ def bad_lines_of_sample(blocks: Sequence[Block]) -> list[BadLine]:
     if not lines:
         return []
     told = _contradiction(lines[: bad - 1], lines[bad - 1])
-    return [BadLine(lines[bad - 1], told or reason or "it contradicts an earlier line")]
+    why = told or reason or "it contradicts an earlier line"
+    return [BadLine(lines[bad - 1], why, tag="drift")]
 
 
 def _contradiction(earlier: Sequence[Line], line: Line) -> str | None:
@@ -154,7 +182,8 @@ def data_error(found: Sequence[BadLine], uri: str, remedy: str) -> DataError:
     return DataError(
         f"{uri}, line {first.line.number} (byte {first.line.start}): {first.reason}{others}",
         rows={bad.line.row: f"line {bad.line.number}: {bad.reason}" for bad in found},
-        remedy=remedy,
+        remedy=remedy + WIDEN if first.drifted else remedy,
+        tag=first.tag,
     )
 
 
@@ -170,7 +199,7 @@ def _lines(block: Block) -> list[Line]:
 
 
 def _block(lines: Sequence[Line]) -> Block:
-    data = bytearray(b"\n").join(line.data for line in lines)
+    data = bytearray(b"\n").join(line.data.removeprefix(BOM) for line in lines)
     return replace(lines[0].block, line=1, data=data)
 
 

@@ -1,33 +1,21 @@
 """The rows of a block some lines of which are bad: those are cut out, the rest is parsed again."""
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nvisy_connectors.object.formats.jsonl_errors import (
-    BadLine,
-    Form,
-    Line,
-    doubt,
-    explain,
-    mismatch,
-)
+from nvisy_connectors.object.formats.jsonl_errors import BadLine, Form, Line, explain, mismatch
 from nvisy_connectors.object.formats.jsonl_parse import read_rows
-from nvisy_connectors.object.formats.jsonl_shape import Shapes
-from nvisy_connectors.object.formats.jsonl_sieve import json_lines, typed_lines
+from nvisy_connectors.object.formats.jsonl_rescued import with_texts
+from nvisy_connectors.object.formats.jsonl_rows import BLANK, ROW, SUSPECT, line_reader
 from nvisy_connectors.object.formats.line_blocks import Block
 from nvisy_connectors.object.formats.line_table import Indexes, LineTable
 
 _ROW = re.compile(r" in row (\d+)$")
-_SHAPE, _SYNTAX, _KINDS, _NO_OTHERS, _LAST = range(5)
-"""Stages: the looks of a line, whether it is JSON, the kinds of its fields, also that there are no
-others, and line by line."""
-_TRUST = 16
-"""Blocks for which a stage is tried at once after it was of use."""
 FEW = 64
 """Up to so many lines that Arrow names as bad one by one, before halving is the better search."""
 
@@ -42,115 +30,87 @@ class Salvaged:
     bad: list[BadLine]
 
 
-@dataclass
-class Experience:
-    """What helped to find the bad lines of a read so far; threads may share it."""
-
-    expects_bad: bool = False
-    """Whether the block before had bad lines: then the next one is not tried as a whole."""
-    shapes: Shapes = field(default_factory=Shapes)
-    _trust: dict[int, int] = field(default_factory=lambda: {_SHAPE: _TRUST})
-
-    def trusts(self, stage: int) -> bool:
-        """Whether a stage is worth its while before the lines are parsed."""
-        return self._trust.get(stage, 0) > 0
-
-    def tried(self, stage: int, *, of_use: bool) -> None:
-        """Remember whether a stage found bad lines."""
-        if stage not in {_SHAPE, _LAST}:
-            self._trust[stage] = _TRUST if of_use else self._trust.get(stage, 0) - 1
-
-
-def salvage(block: Block, schema: pa.Schema, past: Experience, *, declared: bool) -> Salvaged:
+def salvage(block: Block, schema: pa.Schema, *, declared: bool, rescues: bool = False) -> Salvaged:
     """Every line of a block that is not blank, as a row or as a bad line.
 
-    The stages of the search go from the cheap to the exact; the last word is always Arrow's, on
-    the lines that are left. To parse in vain is what costs most, so what was of use for the blocks
-    before is done at once.
+    The last word on what a scan suspects and a judgement does not refuse is Arrow's.
+
+    Args:
+        block: Whole lines.
+        schema: What every row must fit.
+        declared: Whether fields that are not in the schema are ignored; else they are errors.
+        rescues: Whether the rows have a column for what fits none of the others. Lines that the
+            scan suspects are bad all the same.
     """
     lines = LineTable(block)
-    blank, sound = lines.look()
-    search = _Search(lines, np.cumsum(~blank) - 1, schema, past, declared=declared)
-    good = np.flatnonzero(sound)
-    rest = [stage for stage in range(_LAST + 1) if not past.trusts(stage)]
-    for stage in range(_LAST):
-        if stage not in rest:
-            good = search.fitting(good, stage)
-    rows = search.rows(good)
-    for stage in rest:
-        if rows is not None:
-            break
-        left = search.fitting(good, stage)
-        if len(left) < len(good) or stage == _LAST:
-            good, rows = left, search.rows(left)
-    assert rows is not None  # noqa: S101 - in the last stage each line was found to fit
-    guilty = ~blank
+    reader = line_reader(schema, declared=declared)
+    made = None
+    if reader.makes_rows:
+        kinds, made = reader.read(lines, rescues=rescues)
+    else:
+        kinds = reader.kinds(lines)
+    search = _Search(lines, np.cumsum(kinds != BLANK) - 1, Form(schema, declared=declared))
+    sure = np.flatnonzero(kinds == ROW)
+    good = search.without_guilty(search.not_refused(np.flatnonzero(kinds == SUSPECT)))
+    if made is None:
+        good = np.sort(np.concatenate([sure, good]))
+        rows = search.rows(good)
+        if rows is None:
+            good = search.without_guilty(good)
+            rows = search.rows(good)
+    else:
+        rows = search.rows(good)
+    assert rows is not None  # noqa: S101 - each line was found to fit
+    if rescues:
+        rows = with_texts(rows)
+    if made is not None:
+        rows, good = merged((made, sure), (rows, good))
+    guilty = kinds != BLANK
     guilty[good] = False
-    bad = [search.reason(int(index)) for index in np.flatnonzero(guilty)]
-    past.expects_bad = bool(bad)
-    return Salvaged(rows, good + block.line, bad)
+    return Salvaged(rows, good + block.line, search.reasons(np.flatnonzero(guilty)))
+
+
+def merged(*found: tuple[pa.RecordBatch, Indexes]) -> tuple[pa.RecordBatch, Indexes]:
+    """Rows and the lines that they are of, put together in the order of the lines."""
+    held = [(rows, lines) for rows, lines in found if len(lines)]
+    if len(held) < 2:  # noqa: PLR2004 - there is nothing to put together
+        return held[0] if held else found[0]
+    places = np.concatenate([lines for _, lines in held])
+    order = np.argsort(places)
+    rows = pa.concat_batches([rows for rows, _ in held])
+    return rows.take(pa.array(order)), places[order]
 
 
 class _Search:
-    def __init__(
-        self,
-        lines: LineTable,
-        ranks: Indexes,
-        schema: pa.Schema,
-        past: Experience,
-        *,
-        declared: bool,
-    ) -> None:
+    def __init__(self, lines: LineTable, ranks: Indexes, form: Form) -> None:
         self._lines = lines
         self._ranks = ranks
-        self._form = Form(schema, declared=declared)
-        self._past = past
+        self._form = form
         self._reasons: dict[int, BadLine] = {}
-        self._is_json = False
 
-    def is_row(self, index: int) -> bool:
-        """Whether a line is a row; if not, the reason is kept."""
-        return self._keep(index, doubt)
+    def not_refused(self, suspects: Indexes) -> Indexes:
+        """Those of some lines that are rows as far as a look at them tells; why not is kept."""
+        told = [mismatch(line, self._form) for line in self._told_apart(suspects)]
+        self._reasons |= {
+            index: bad for index, bad in zip(suspects.tolist(), told, strict=True) if bad
+        }
+        return suspects[[bad is None for bad in told]]
 
-    def is_alike(self, index: int) -> bool:
-        """Whether the kinds of a line's fields are those of the columns."""
-        return self._keep(index, mismatch)
+    def reasons(self, guilty: Indexes) -> list[BadLine]:
+        """Why some lines are no rows."""
+        return [
+            self._reasons.get(index) or explain(line, self._form)
+            for index, line in zip(guilty.tolist(), self._told_apart(guilty), strict=True)
+        ]
 
-    def _keep(self, index: int, judge: Callable[..., BadLine | None]) -> bool:
-        found = judge(self._line(index), self._form)
-        if found:
-            self._reasons[index] = found
-        return found is None
-
-    def reason(self, index: int) -> BadLine:
-        """Why a line is no row."""
-        found = self._reasons.get(index)
-        return found or explain(self._line(index), self._form)
-
-    def _line(self, index: int) -> Line:
+    def _told_apart(self, wanted: Indexes) -> Iterator[Line]:
         lines, block = self._lines, self._lines.block
         # Measured from the end: a byte order mark is not in the data.
-        start = block.end - len(block.data) + int(lines.starts[index])
-        return Line(block, int(self._ranks[index]), block.line + index, start, lines.line(index))
-
-    def fitting(self, good: Indexes, stage: int) -> Indexes:
-        """Those of some lines that are rows, as far as a stage tells."""
-        left = self._fitting(good, stage)
-        self._past.tried(stage, of_use=len(left) < len(good))
-        return left
-
-    def _fitting(self, good: Indexes, stage: int) -> Indexes:
-        if stage == _SHAPE:
-            return self._past.shapes.alike(self._lines, good, self.is_alike)
-        if stage == _LAST:
-            return good[np.isin(good, self.guilty(good), invert=True)]
-        if not self._is_json:
-            good = json_lines(self._lines, good, self.is_row)
-            self._is_json = True
-        if stage == _SYNTAX:
-            return good
-        no_others = stage == _NO_OTHERS and not self._form.declared
-        return typed_lines(self._lines, good, self._form.schema, self.is_alike, no_others=no_others)
+        starts = lines.starts[wanted] + block.end - len(block.data)
+        for index, rank, start in zip(
+            wanted.tolist(), self._ranks[wanted].tolist(), starts.tolist(), strict=True
+        ):
+            yield Line(block, rank, block.line + index, start, lines.line(index))
 
     def rows(self, wanted: Indexes) -> pa.RecordBatch | None:
         """The rows of some lines that are braced; `None` when not each of them is one."""
@@ -165,7 +125,11 @@ class _Search:
         with self._lines.only(wanted) as data:
             return read_rows(data, form.schema, declared=form.declared)
 
-    def guilty(self, wanted: Indexes) -> Indexes:
+    def without_guilty(self, wanted: Indexes) -> Indexes:
+        """Those of some lines that are rows."""
+        return wanted[np.isin(wanted, self._guilty(wanted), invert=True)]
+
+    def _guilty(self, wanted: Indexes) -> Indexes:
         """Those of some lines that are no row."""
         found: list[int] = []
         rest = wanted

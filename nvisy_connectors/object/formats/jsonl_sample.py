@@ -7,16 +7,14 @@ make the others bad.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from nvisy_connectors.object.formats.jsonl_errors import Form, Line, is_json, mismatch
-from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer_lines
-from nvisy_connectors.object.formats.jsonl_shape import Shapes
-from nvisy_connectors.object.formats.jsonl_sieve import json_lines, small_lines, typed_lines
+from nvisy_connectors.object.formats.jsonl_parse import FEW_BYTES, MAX_DEPTH, infer_lines
+from nvisy_connectors.object.formats.jsonl_rows import BLANK, ROW, SUSPECT, line_reader
 from nvisy_connectors.object.formats.line_blocks import Block
 from nvisy_connectors.object.formats.line_table import Indexes, LineTable
 
@@ -47,58 +45,77 @@ def infer_leniently(blocks: Sequence[Block]) -> pa.Schema:
         NoSchemaError: There is no sound line.
         pa.ArrowInvalid: The sound lines still contradict each other in some way.
     """
-    tables = [LineTable(block) for block in blocks]
-    braced = [(lines, np.flatnonzero(lines.look()[1])) for lines in tables]
+    filled = [_but_blank(LineTable(block)) for block in blocks]
     try:
-        return _inferred(_alike(braced))
+        return _inferred(_agreeing(filled, FEW_VOTERS))
     except (NoSchemaError, pa.ArrowInvalid):
         pass
-    sound = [
-        (lines, json_lines(lines, good, partial(_is_inferable, lines))) for lines, good in braced
-    ]
+    sound = _fitting(filled, pa.schema([]), _is_inferable)
     try:
         return _inferred(sound)
     except pa.ArrowInvalid:
-        sound = [
-            (lines, small_lines(lines, good, partial(_is_inferable, lines)))
-            for lines, good in sound
-        ]
-        count = sum(len(good) for _, good in sound)
+        pass
     try:
-        # A part of them votes; those that contradict the outcome are left out.
-        told = _loose(_voted(sound, 1 + count // VOTERS))
-        return _inferred([(lines, _agreeing(lines, good, told)) for lines, good in sound])
+        return _inferred(_agreeing(sound, VOTERS))
     except pa.ArrowInvalid:
         return _voted(sound, 1)
 
 
-def _is_inferable(lines: LineTable, index: int) -> bool:
-    line = lines.line(index)
+def _but_blank(lines: LineTable) -> tuple[LineTable, Indexes]:
+    kinds = line_reader(pa.schema([]), declared=True).kinds(lines)
+    return lines, np.flatnonzero(kinds != BLANK)
+
+
+def _is_inferable(line: bytes) -> bool:
     return is_json(line) and bool(_inferable([line]))
 
 
-def _alike(braced: Sound) -> Sound:
-    """The lines that look like those which agree with the first guess: the cheap way."""
-    count = sum(len(good) for _, good in braced)
-    agrees = _agreement(_loose(_voted(braced, 1 + count // FEW_VOTERS)))
-    shapes = Shapes()
-    return [(lines, shapes.alike(lines, good, partial(agrees, lines))) for lines, good in braced]
-
-
-def _agreeing(lines: LineTable, good: Indexes, told: pa.Schema) -> Indexes:
-    return typed_lines(lines, good, told, partial(_agreement(told), lines), no_others=False)
-
-
-def _agreement(told: pa.Schema) -> Callable[[LineTable, int], bool]:
+def _agreeing(found: Sound, voters: int) -> Sound:
+    """The lines that agree with what most of some of them say."""
+    count = sum(len(good) for _, good in found)
+    told = _loose(_voted(found, 1 + count // voters))
     form = Form(told, declared=True)
+    block = found[0][0].block
 
-    def agrees(lines: LineTable, index: int) -> bool:
-        return mismatch(Line(lines.block, 0, 0, 0, lines.line(index)), form) is None
+    def agrees(line: bytes) -> bool:
+        return mismatch(Line(block, 0, 0, 0, line), form) is None
 
-    return agrees
+    return _fitting(found, told, agrees)
+
+
+def _fitting(found: Sound, told: pa.Schema, judge: Callable[[bytes], bool]) -> Sound:
+    """Those of some lines that fit a schema, as a scan tells, or the judge of those it suspects."""
+    fitting: Sound = []
+    for lines, wanted in found:
+        kinds = line_reader(told, declared=True).kinds(lines)
+        for index in wanted[kinds[wanted] == SUSPECT]:
+            if judge(lines.line(int(index))):
+                kinds[index] = ROW
+        fitting.append((lines, wanted[kinds[wanted] == ROW]))
+    return fitting
 
 
 def _inferred(sound: Sound) -> pa.Schema:
+    return _told_by_few(sound) or _told_by_all(sound)
+
+
+def _told_by_few(sound: Sound) -> pa.Schema | None:
+    """What the first lines say, if all others agree: to look at those is cheaper."""
+    lines, good = next(((lines, good) for lines, good in sound if len(good)), (None, None))
+    if lines is None or good is None:
+        return None
+    few = good[: int(np.searchsorted(lines.starts[good], FEW_BYTES))]
+    try:
+        with lines.only(few) as data:
+            schema = infer_lines([data.to_pybytes()])
+    except pa.ArrowInvalid:
+        return None
+    reader = line_reader(schema, declared=False)
+    agree = schema.names and all((reader.kinds(lines)[g] != SUSPECT).all() for lines, g in sound)
+    return schema if agree else None
+
+
+def _told_by_all(sound: Sound) -> pa.Schema:
     found: list[bytes] = []
     for lines, good in sound:
         if len(good):

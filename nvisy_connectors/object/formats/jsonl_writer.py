@@ -6,8 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from nvisy_connectors.object.formats.compression import open_file
 from nvisy_connectors.object.formats.part_writer import PartWriter
-from nvisy_connectors.object.formats.readable import plain, readable
+from nvisy_connectors.object.formats.readable import (
+    NO_NUMBER,
+    holds_map,
+    json_values,
+    plain,
+    readable,
+)
 from nvisy_connectors.object.params import WriteParams
 from nvisy_dagster.sdk import DataError
 
@@ -21,34 +28,35 @@ class JsonlWriter(PartWriter):
         self,
         path: Path,
         schema: pa.Schema,  # noqa: ARG002 - rows tell
-        params: WriteParams,  # noqa: ARG002 - none is of use
+        params: WriteParams,
     ) -> None:
-        self._file = path.open("wb")
+        self._file = open_file(path, params.compression)
         self._encode = json.JSONEncoder(
             ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
         ).encode
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write lines; ids of the envelope become UUIDs, times ISO 8601, binary values Base64."""
-        rows = readable(batch).to_pylist()
+        rows, bad = _rows(readable(batch))
         try:
-            lines = "".join(f"{self._encode(row)}\n" for row in rows)
+            if not bad:
+                self._file.write("".join(f"{self._encode(row)}\n" for row in rows).encode())
+                return
         except ValueError:
-            self._write_valid(rows)
-            return
-        self._file.write(lines.encode())
+            pass
+        self._write_valid(rows, bad)
 
-    def _write_valid(self, rows: list[dict[str, Any]]) -> None:
-        bad: dict[int, str] = {}
+    def _write_valid(self, rows: list[dict[str, Any]], bad: dict[int, str]) -> None:
         for place, row in enumerate(rows):
             try:
-                self._file.write(f"{self._encode(row)}\n".encode())
+                if place not in bad:
+                    self._file.write(f"{self._encode(row)}\n".encode())
             except ValueError:
-                bad[place] = "JSON has no NaN and no infinite numbers"
+                bad[place] = NO_NUMBER
         raise DataError(
-            f"{len(bad)} records hold numbers that JSON cannot express",
-            rows=bad,
-            remedy="replace NaN and infinity in a `map` before, or write `parquet`",
+            f"{len(bad)} records hold what JSON cannot express",
+            rows=dict(sorted(bad.items())),
+            remedy="replace it in a `map` before, or write `parquet`",
         )
 
     def size(self) -> int:
@@ -58,3 +66,17 @@ class JsonlWriter(PartWriter):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _rows(batch: pa.RecordBatch) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """Rows as JSON has them, and why it cannot have some."""
+    if not any(holds_map(kind) for kind in batch.schema.types):
+        return batch.to_pylist(), {}
+    columns: list[list[Any]] = []
+    bad: dict[int, str] = {}
+    for column in batch.columns:
+        values, refused = json_values(column)
+        columns.append(values)
+        bad |= refused
+    names = batch.schema.names
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)], bad

@@ -1,21 +1,20 @@
 """Cutting the bytes of an object into blocks of whole lines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from nvisy_connectors.object.folder import ObjectInfo, Span
+from nvisy_connectors.object.folder import ObjectInfo, Span, Torn
+from nvisy_connectors.object.formats.jsonl_library import newlines
+from nvisy_connectors.object.read_memory import Bytes, ReadMemory
 
 BOM = b"\xef\xbb\xbf"
-_NEWLINE = b"\n"[0]
-_WORD, _ONE = 8, np.uint64(1)
-_PIECE = 1 << 20
-"""Bytes that are compared at once: what comes of them stays in the processor's cache."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Block:
     """Whole lines of one object."""
 
@@ -29,26 +28,30 @@ class Block:
     data: bytearray
     too_long: bool = False
     """Whether it is one line that was too long to be put together; `data` is empty then."""
+    torn: Torn | None = None
+    """Why the object breaks off here, in what counts as one line; `data` is empty then."""
 
     @cached_property
     def newlines(self) -> npt.NDArray[np.int64]:
         """Where the newlines are in the data."""
-        codes = np.frombuffer(self.data, np.uint8)
-        places = [
-            _few_places(codes[start : start + _PIECE] == _NEWLINE) + start
-            for start in range(0, len(codes), _PIECE)
-        ]
-        return np.concatenate(places) if places else np.zeros(0, np.int64)
+        return newlines(self.data)
 
-    @property
+    @cached_property
     def lines(self) -> int:
         """How many lines there are, blank ones too."""
-        return 1 if self.too_long else len(self.newlines) + (not self.data.endswith(b"\n"))
+        if self.too_long or self.torn is not None:
+            return 1
+        return len(self.newlines) + (not self.data.endswith(b"\n"))
 
     @property
     def is_last(self) -> bool:
         """Whether the object ends here."""
         return self.end >= self.info.size
+
+    def let_go(self, memory: ReadMemory) -> None:
+        """Give back the memory of the data, which is empty from now on."""
+        data, self.data = self.data, bytearray()
+        memory.give_back(data)
 
 
 class LongLineError(ValueError):
@@ -67,9 +70,18 @@ class LineCutter:
         first_line: Number of the line that the first span begins with.
         max_line_bytes: Longest line that is put together.
         skip_long: Whether a longer line becomes a block without data; else it is an error.
+        memory: Where the data of blocks is put together, and that of spans is given back to.
     """
 
-    def __init__(self, first_line: int, max_line_bytes: int, *, skip_long: bool = False) -> None:
+    def __init__(
+        self,
+        first_line: int,
+        max_line_bytes: int,
+        *,
+        skip_long: bool = False,
+        memory: ReadMemory | None = None,
+    ) -> None:
+        self._memory = memory or ReadMemory()
         self._line = first_line
         self._limit = max_line_bytes
         self._skip_long = skip_long
@@ -79,15 +91,25 @@ class LineCutter:
         """How much of it there was so far."""
         self._info: ObjectInfo | None = None
         self._start = 0
-        self._rest: list[bytes] = []
+        self._rest: list[Bytes] = []
         self._rest_bytes = 0
 
-    def feed(self, span: Span, data: bytes) -> list[Block]:
-        """Take the next span; no blocks when it ends no line.
+    def feed(self, span: Span, data: Bytes) -> list[Block]:
+        """Take the next span, whose data is the cutter's; no blocks when it ends no line.
+
+        Where an object is torn, what is left of its last line is a block without data.
 
         Raises:
             LongLineError: A line exceeds the limit, and such lines are not left out.
         """
+        if span.torn is None:
+            return self._feed(span, data, last=span.is_last)
+        blocks = self._feed(span, data, last=False)
+        self._rest, self._rest_bytes, self._skipping = [], 0, False
+        torn = Block(span.info, self._start, span.end, self._line, bytearray(), torn=span.torn)
+        return [*blocks, torn]
+
+    def _feed(self, span: Span, data: Bytes, *, last: bool) -> list[Block]:
         if self._info is not span.info:
             if self._info is not None:
                 self._line = 1
@@ -101,16 +123,16 @@ class LineCutter:
         if self._skipping:
             end = data.find(b"\n") + 1 or len(data)
             self._skipped += end
-            if not data.endswith(b"\n", 0, end) and not span.is_last:
+            if not data.endswith(b"\n", 0, end) and not last:
                 return []
             blocks.append(self._left_out())
             data = data[end:]
             if not data:
                 return blocks
-        block = self._cut(span, data)
+        block = self._cut(data, last=last)
         return blocks if block is None else [*blocks, block]
 
-    def _is_too_long(self, data: bytes) -> bool:
+    def _is_too_long(self, data: Bytes) -> bool:
         newline = data.find(b"\n")
         length = self._rest_bytes + (len(data) if newline < 0 else newline)
         return not self._skipping and length > self._limit
@@ -123,18 +145,28 @@ class LineCutter:
         self._line += 1
         return block
 
-    def _cut(self, span: Span, data: bytes) -> Block | None:
-        cut = len(data) if span.is_last else data.rfind(b"\n") + 1
+    def _cut(self, data: Bytes, *, last: bool) -> Block | None:
+        cut = len(data) if last else data.rfind(b"\n") + 1
         if not cut:
             self._rest.append(data)
             self._rest_bytes += len(data)
             return None
-        # A view, so that what is joined is copied once.
-        whole = data if cut == len(data) else memoryview(data)[:cut]
-        block = self._block(bytearray().join([*self._rest, whole]))
-        self._rest = [data[cut:]] if cut < len(data) else []
+        begun, self._rest = self._rest, [data[cut:]] if cut < len(data) else []
+        whole = self._joined(begun, self._rest_bytes, data, cut)
         self._rest_bytes = len(data) - cut
-        return block
+        for piece in (*begun, data):
+            self._memory.give_back(piece)
+        return self._block(whole)
+
+    def _joined(self, begun: Sequence[Bytes], size: int, data: Bytes, cut: int) -> bytearray:
+        """The beginning of a line, and the data up to a cut."""
+        made, place = self._memory.take(size + cut), 0
+        with memoryview(made) as view, memoryview(data) as rest:
+            for piece in begun:
+                view[place : place + len(piece)] = piece
+                place += len(piece)
+            view[place:] = rest[:cut]
+        return made
 
     def _block(self, data: bytearray) -> Block:
         assert self._info is not None  # noqa: S101 - `feed` has set it
@@ -145,22 +177,3 @@ class LineCutter:
         self._start = end
         self._line += block.lines
         return block
-
-
-def _few_places(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """`np.flatnonzero`, faster where few are true: eight at a time are looked at."""
-    whole = len(mask) & -_WORD
-    words = mask[:whole].view("<u8")
-    hits = np.flatnonzero(words != 0)
-    left = words[hits]
-    rest = np.flatnonzero(mask[whole:])
-    found = [rest + whole]
-    while len(left):
-        more = left - _ONE
-        # Eight bits are below the lowest that is set for each that is not true.
-        found.append((hits << 3) + (np.bitwise_count(~left & more) >> 3))
-        left &= more
-        several = np.flatnonzero(left)
-        hits, left = hits[several], left[several]
-    # Sorted runs: a stable sort merges them.
-    return np.sort(np.concatenate(found), kind="stable")

@@ -1,201 +1,227 @@
 """Parquet: every row of every file is a row."""
 
 import base64
-from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import ObjectInfo
+from nvisy_connectors.object.formats.parquet_decoding import Budget
+from nvisy_connectors.object.formats.parquet_file import Group, OpenFile, damage_told, open_file
+from nvisy_connectors.object.formats.parquet_schema import (
+    FolderColumns,
+    Settled,
+    check_file,
+    declared_columns,
+    folder_refused,
+    settle,
+)
 from nvisy_connectors.object.formats.reader import Objects, Reader
+from nvisy_connectors.object.formats.records import TORN, kept_row
 from nvisy_connectors.object.origins import Origin, check_names, enclose
 from nvisy_connectors.object.params import ReadParams
 from nvisy_connectors.object.pipeline import iterate_in_thread
-from nvisy_dagster.sdk import Batch, ConfigError, DataError, RejectedRecord
+from nvisy_dagster.sdk import Batch, DataError, RejectedRecord
+
+Folders = Mapping[str, pa.Array]
+
+
+@dataclass
+class _Reading:
+    """What a read has learned on its way."""
+
+    settled: Settled | None
+    fresh: bool
+    """Whether it has not come to a row yet. The first ones are read even if nobody wants them: what
+    is wrong with the columns is told by who meets them."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is read at the moment."""
+
+    info: ObjectInfo
+    file: OpenFile
+    schema: str
+    """All columns of the read, as text."""
+    group: Group
+    spent: int
+    """What the row groups before took."""
+    budget: Budget
+
+    def cursor(self, row: int) -> ObjectCursor:
+        """Where to go on at a row of the group, or behind it."""
+        return ObjectCursor(
+            key=self.info.key,
+            version=self.info.version,
+            offset=row if row < self.file.rows_in_all else None,
+            columns=self.schema,
+            decoded=self.budget.spent if row >= self.group.end else self.spent,
+        )
 
 
 class ParquetReader(Reader):
-    """Row groups are read by ranges, a batch of rows at a time; a position is a row's number."""
+    """Row groups are read by ranges, a batch of rows at a time; a position is a row's number.
+
+    Columns, row groups and files that the hint tells to be unwanted are not read.
+    """
 
     primitive: ClassVar[str] = "row"
 
     @staticmethod
-    def declared(params: ReadParams) -> pa.Schema | None:  # noqa: ARG004 - the files tell
-        """Only the files tell."""
-        return None
+    def declared(params: ReadParams) -> pa.Schema | None:
+        """The columns if their types are declared; else only the files tell."""
+        schema = declared_columns(params)
+        return None if schema is None else check_names(schema, "`columns`")
 
     async def read(
         self, objects: Objects, resume: ObjectCursor | None
     ) -> AsyncGenerator[Batch[ObjectCursor], None]:
         """Batches within one row group each."""
-        schema = _from_text(resume.columns) if resume and resume.columns else None
-        start = (resume.offset or 0) if resume else 0
+        reading = _Reading(None, fresh=resume is None)
+        if (schema := self.declared(self.params)) is not None:
+            reading.settled = Settled.of(schema, self.hint, declared=True)
+        elif resume and resume.columns:
+            reading.settled = Settled.of(_from_text(resume.columns), self.hint, declared=False)
+        folders = FolderColumns(self.params, whole_names=self.folder.whole_names)
         async with aclosing(objects):
             async for info in objects:
-                batches = iterate_in_thread(self._batches(info, schema, start))
+                batches = iterate_in_thread(self._batches(info, reading, folders, resume))
                 async with aclosing(batches):
-                    async for batch, settled in batches:
-                        schema = settled or schema
+                    async for batch in batches:
                         yield batch
-                start = 0
+                resume = None
 
     def _batches(
-        self, info: ObjectInfo, schema: pa.Schema | None, start: int
-    ) -> Generator[tuple[Batch[ObjectCursor], pa.Schema | None]]:
-        uri = self.folder.uri(info.key)
-        with self.folder.open(info) as source:
-            try:
-                with (
-                    _told(uri),
-                    pq.ParquetFile(source, pre_buffer=not isinstance(source, pa.OSFile)) as file,
-                ):
-                    schema = self._settle(file.schema_arrow, schema, uri)
-                    for row, columns, bad in self._rows(file, schema, start, uri):
-                        for batch in self._cut(info, file, row, columns, bad):
-                            yield batch, schema
-            except DataError as error:
-                if not self.rejects:
-                    raise
-                yield self._refused(info, schema, error), schema
-
-    def _rows(
-        self, file: pq.ParquetFile, schema: pa.Schema, start: int, uri: str
-    ) -> Iterator[tuple[int, pa.RecordBatch, RejectedRecord | None]]:
-        """Rows from a place on; where a row group breaks off, its rest with why it does."""
-        row = 0
-        for group in range(file.num_row_groups):
-            meta = file.metadata.row_group(group)
-            end = row + meta.num_rows
-            if end <= start:
-                row = end
-                continue
-            row_bytes = max(1, meta.total_byte_size // max(1, meta.num_rows))
-            size = max(1, min(self.params.batch_rows, self.params.batch_bytes // row_bytes))
-            try:
-                with _told(uri):
-                    for found in file.iter_batches(size, row_groups=[group], columns=schema.names):
-                        columns = found.slice(max(0, start - row))
-                        if columns.num_rows:
-                            arrays = [columns.column(name) for name in schema.names]
-                            rows = pa.RecordBatch.from_arrays(arrays, schema=schema)
-                            yield max(row, start), rows, None
-                        row += found.num_rows
-            except DataError as error:
-                if not self.rejects:
-                    raise
-                reason = f"{error.message}; rows {row} to {end - 1}, the rest of row group {group}"
-                bad = RejectedRecord(uri, row, None, reason, error.tag, {"rows": end - row})
-                yield end, pa.RecordBatch.from_pylist([], schema), bad
-            row = end
-
-    def _cut(
         self,
         info: ObjectInfo,
-        file: pq.ParquetFile,
-        row: int,
-        columns: pa.RecordBatch,
-        bad: RejectedRecord | None,
+        reading: _Reading,
+        folders: FolderColumns,
+        resume: ObjectCursor | None,
+    ) -> Generator[Batch[ObjectCursor]]:
+        try:
+            told = self._told(info, folders)
+            settled = reading.settled
+            if settled is None or self._opens(settled, reading) or settled.may_want(told):
+                yield from self._file(info, reading, told, resume)
+        except DataError as error:
+            if not self.rejects:
+                raise
+            yield self._refused(info, reading, error)
+
+    @staticmethod
+    def _opens(settled: Settled, reading: _Reading) -> bool:
+        """Whether a file is opened whatever its folders tell."""
+        # Only the file tells whether its values can become those of declared columns.
+        return reading.fresh or settled.declared
+
+    def _told(self, info: ObjectInfo, folders: FolderColumns) -> Folders:
+        try:
+            return folders.of(info.key)
+        except ValueError as error:
+            raise folder_refused(self.folder.uri(info.key), error) from error
+
+    def _file(
+        self, info: ObjectInfo, reading: _Reading, told: Folders, resume: ObjectCursor | None
     ) -> Iterator[Batch[ObjectCursor]]:
-        if bad is not None:
-            yield self._batch(info, file, row, columns, bad)
-        start = 0
-        while start < columns.num_rows:
-            piece = columns.slice(start, self.batch_rows)
-            yield self._batch(info, file, row + start, piece, None)
-            start += piece.num_rows
+        uri = self.folder.uri(info.key)
+        start, spent = (resume.offset or 0, resume.decoded) if resume else (0, 0)
+        with self.folder.open(info) as source, damage_told(uri), open_file(source) as opened:
+            found = opened.schema_arrow
+            settled = reading.settled
+            if settled is None:
+                schema = settle(found, told, self.params, uri)
+                settled = reading.settled = Settled.of(schema, self.hint, declared=False)
+            check_file(settled, found, told, self.params, uri)
+            file = OpenFile(source, opened, settled, told, self.params)
+            budget, text = Budget(self.params, uri, info.size, spent), _to_text(settled.schema)
+            for group in file.groups_from(start):
+                if reading.fresh or file.may_want(group):
+                    place = _Place(info, file, text, group, budget.spent, budget)
+                    over = yield from self._group(place, max(start, group.start), reading)
+                    if over:
+                        return
 
-    def _batch(
-        self,
-        info: ObjectInfo,
-        file: pq.ParquetFile,
-        row: int,
-        columns: pa.RecordBatch,
-        bad: RejectedRecord | None,
+    def _group(
+        self, place: _Place, row: int, reading: _Reading
+    ) -> Generator[Batch[ObjectCursor], None, bool]:
+        """Rows of a group from a place on; where it breaks off, its rest with why it does.
+
+        Returns:
+            Whether the rest of the file is not to be read.
+        """
+        unread = row - place.group.start
+        try:
+            with damage_told(self.folder.uri(place.info.key)):
+                for found in place.file.rows(place.group, place.budget):
+                    rows = found.slice(min(unread, found.num_rows))
+                    unread -= found.num_rows - rows.num_rows
+                    while rows.num_rows:
+                        piece = rows.slice(0, self.batch_rows)
+                        reading.fresh = False
+                        yield self._batch(place, row, piece)
+                        row += piece.num_rows
+                        rows = rows.slice(piece.num_rows)
+        except DataError as error:
+            if not self.rejects:
+                raise
+            over = error.tag == "too_large"
+            yield self._torn(place, row, error, over=over)
+            return over
+        return False
+
+    def _batch(self, place: _Place, row: int, rows: pa.RecordBatch) -> Batch[ObjectCursor]:
+        mapped = place.file.mapped(rows)
+        bad = [
+            self._bad_row(place, row + at, rows.slice(at, 1), reason)
+            for at, reason in sorted(mapped.refused.items())
+        ]
+        data = enclose(mapped.rows, [Origin(place.info, mapped.kept + row)], self.folder)
+        return Batch(data, place.cursor(row + rows.num_rows), tuple(bad))
+
+    def _bad_row(
+        self, place: _Place, row: int, values: pa.RecordBatch, reason: str
+    ) -> RejectedRecord:
+        uri = self.folder.uri(place.info.key)
+        if not self.rejects:
+            raise DataError(
+                f"{uri}: row {row}: {reason}",
+                rows={},
+                remedy='declare another type in `columns`, or set "on_error" to "dead_letter"',
+                tag="validation",
+            )
+        return RejectedRecord(uri, row, kept_row(values), f"row {row}: {reason}")
+
+    def _torn(
+        self, place: _Place, row: int, error: DataError, *, over: bool
     ) -> Batch[ObjectCursor]:
-        end = row + columns.num_rows
-        origin = Origin(info, np.arange(row, end, dtype=np.int64))
-        cursor = ObjectCursor(
-            key=info.key,
-            version=info.version,
-            offset=end if end < file.metadata.num_rows else None,
-            columns=_to_text(columns.schema),
-        )
-        return Batch(enclose(columns, [origin], self.folder), cursor, (bad,) if bad else ())
+        """What cannot be read of a group, or of the file if it is not to be read any further."""
+        uri = self.folder.uri(place.info.key)
+        end = place.file.rows_in_all if over else place.group.end
+        what = "the file" if over else f"row group {place.group.number}"
+        reason = f"{error.message}; rows {row} to {end - 1}, the rest of {what}"
+        known = {"rows": end - row} | (TORN if over else {})
+        bad = RejectedRecord(uri, row, None, reason, error.tag, known)
+        nothing = place.file.mapped(place.file.no_rows).rows
+        data = enclose(nothing, [Origin(place.info, np.zeros(0, np.int64))], self.folder)
+        return Batch(data, place.cursor(end), (bad,))
 
     def _refused(
-        self, info: ObjectInfo, schema: pa.Schema | None, error: DataError
+        self, info: ObjectInfo, reading: _Reading, error: DataError
     ) -> Batch[ObjectCursor]:
         """A file of which nothing can be read."""
         bad = RejectedRecord(self.folder.uri(info.key), None, None, error.message, error.tag)
-        nothing = pa.RecordBatch.from_pylist([], schema or pa.schema([]))
-        columns = None if schema is None else _to_text(schema)
+        settled = reading.settled
+        nothing = pa.RecordBatch.from_pylist([], settled.chosen if settled else pa.schema([]))
+        columns = None if settled is None else _to_text(settled.schema)
         cursor = ObjectCursor(key=info.key, version=info.version, columns=columns)
-        return Batch(
-            enclose(nothing, [Origin(info, np.zeros(0, np.int64))], self.folder), cursor, (bad,)
-        )
-
-    def _settle(self, found: pa.Schema, schema: pa.Schema | None, uri: str) -> pa.Schema:
-        wanted = self.params.columns
-        names = schema.names if schema else list(wanted) if wanted else found.names
-        if missing := [name for name in names if name not in found.names]:
-            raise ConfigError(
-                f"{uri} has no column {missing[0]!r}; it has {', '.join(found.names)}",
-                remedy="check `columns` and `glob`: all files of one read need the same columns",
-                tag="schema",
-            )
-        chosen = pa.schema([found.field(name) for name in names]).remove_metadata()
-        if schema is None:
-            return check_names(chosen, uri)
-        if not wanted and (extra := [name for name in found.names if name not in names]):
-            raise ConfigError(
-                f"{uri} has a column {extra[0]!r} that the first file has not",
-                remedy="list in `columns` those to read, or choose like files with `glob`",
-                tag="schema",
-            )
-        for field, own in zip(schema, chosen, strict=True):
-            if field.type != own.type or (own.nullable and not field.nullable):
-                raise ConfigError(
-                    f"column {field.name!r} of {uri} is {_type(own)}, "
-                    f"in the first file {_type(field)}",
-                    remedy="choose like files with `glob`, or leave it out of `columns`",
-                    tag="schema",
-                )
-        return schema
-
-
-def _type(field: pa.Field) -> str:
-    return f"{field.type}" if field.nullable else f"{field.type} not null"
-
-
-@contextmanager
-def _told(uri: str) -> Generator[None]:
-    """Turn what Arrow says of a file that is damaged into an error of the data.
-
-    Raises:
-        DataError: It is damaged.
-    """
-    try:
-        yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise _unreadable(uri, error) from error
-    except OSError as error:
-        # Arrow says OSError for broken pages, without a number of the system.
-        if error.errno is not None:
-            raise
-        raise _unreadable(uri, error) from error
-
-
-def _unreadable(uri: str, error: Exception) -> DataError:
-    return DataError(
-        f"{uri} is not a readable Parquet file: {str(error).partition(chr(10))[0]}",
-        rows={},
-        remedy="leave it out with `glob`, or write it again",
-        tag="format",
-    )
+        origins = [Origin(info, np.zeros(0, np.int64))]
+        return Batch(enclose(nothing, origins, self.folder), cursor, (bad,))
 
 
 def _to_text(schema: pa.Schema) -> str:

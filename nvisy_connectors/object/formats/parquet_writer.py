@@ -5,29 +5,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nvisy_connectors.object.formats.parquet_options import ROW_GROUP_ROWS, ParquetWriteOptions
 from nvisy_connectors.object.formats.part_writer import PartWriter
 from nvisy_connectors.object.params import WriteParams
 from nvisy_dagster.sdk import ConfigError
-
-ROW_GROUP_ROWS = 128 * 1024
-ROW_GROUP_BYTES = 32 << 20
-"""A row group is written at whichever comes first; it is what a part holds in memory."""
 
 DICTIONARY_BYTES = 128 << 10
 """Where a column stops to be told by a dictionary: texts that hardly repeat only lose by one."""
 
 
 class ParquetWriter(PartWriter):
-    """Row groups compressed with zstd."""
+    """Row groups with statistics."""
 
     extension = "parquet"
 
-    def __init__(
-        self,
-        path: Path,
-        schema: pa.Schema,
-        params: WriteParams,  # noqa: ARG002 - none is of use
-    ) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None:
+        self._options = params.parquet or ParquetWriteOptions()
         self._path = path
         self._schema = schema
         self._waiting: list[pa.RecordBatch] = []
@@ -35,7 +28,11 @@ class ParquetWriter(PartWriter):
         self._waiting_bytes = 0
         try:
             self._writer = pq.ParquetWriter(
-                str(path), schema, compression="zstd", dictionary_pagesize_limit=DICTIONARY_BYTES
+                str(path),
+                schema,
+                compression=self._options.compression,
+                dictionary_pagesize_limit=DICTIONARY_BYTES,
+                write_statistics=True,
             )
         except pa.ArrowNotImplementedError as error:
             raise _unsupported(error) from error
@@ -45,8 +42,18 @@ class ParquetWriter(PartWriter):
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
         self._waiting_bytes += batch.get_total_buffer_size()
-        if self._waiting_rows >= ROW_GROUP_ROWS or self._waiting_bytes >= ROW_GROUP_BYTES:
-            self._flush()
+        most = self._options.row_group_rows or ROW_GROUP_ROWS
+        if self._waiting_rows >= most or self._waiting_bytes >= self._options.row_group_bytes:
+            self._flush(whole=False)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits to fill a row group."""
+        return self._waiting_bytes
+
+    def flush(self) -> None:
+        """Make a row group of what waits."""
+        self._flush(whole=True)
 
     def size(self) -> int:
         """Bytes so far; what waits counts uncompressed."""
@@ -55,20 +62,33 @@ class ParquetWriter(PartWriter):
     def close(self) -> None:
         """Write what waits and the footer."""
         if self._writer.is_open:
-            self._flush()
+            self._flush(whole=True)
             self._writer.close()
 
-    def _flush(self) -> None:
+    def _flush(self, *, whole: bool) -> None:
         if not self._waiting:
             return
         table = pa.Table.from_batches(self._waiting, self._schema)
-        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        rows = self._group_rows(table.nbytes)
+        left = 0 if whole or self._options.row_group_rows is None else table.num_rows % rows
+        rest = table.slice(table.num_rows - left).to_batches() if left else []
+        self._waiting, self._waiting_rows = rest, left
+        self._waiting_bytes = sum(batch.nbytes for batch in rest)
         try:
-            # One more group for the few rows above the limit would help nobody.
-            whole = table.num_rows < 2 * ROW_GROUP_ROWS
-            self._writer.write_table(table, table.num_rows if whole else ROW_GROUP_ROWS)
+            self._writer.write_table(table.slice(0, table.num_rows - left), rows)
         except pa.ArrowNotImplementedError as error:
             raise _unsupported(error) from error
+
+    def _group_rows(self, size: int) -> int:
+        """Rows of the groups to be made of what waits, which has so many bytes."""
+        options = self._options
+        if options.row_group_rows is None and self._waiting_rows < 2 * ROW_GROUP_ROWS:
+            most = self._waiting_rows  # one more group for the few rows above would help nobody
+        else:
+            most = min(options.row_group_rows or ROW_GROUP_ROWS, self._waiting_rows)
+        if size < 2 * options.row_group_bytes:
+            return most
+        return max(1, min(most, self._waiting_rows * options.row_group_bytes // size))
 
 
 def _unsupported(error: Exception) -> ConfigError:

@@ -49,6 +49,14 @@ class PartWriter(ABC):
     def size(self) -> int:
         """Bytes so far, roughly."""
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What it keeps in memory, roughly."""
+        return 0
+
+    def flush(self) -> None:  # noqa: B027 - most formats keep nothing
+        """Write what it keeps in memory."""
+
     @abstractmethod
     def close(self) -> None:
         """Complete the file; harmless when it is closed."""

@@ -1,5 +1,6 @@
 """The reader of each format."""
 
+from nvisy_connectors.object.formats.arrow_ipc import ArrowReader
 from nvisy_connectors.object.formats.binary import BinaryReader
 from nvisy_connectors.object.formats.csv_reader import CsvReader
 from nvisy_connectors.object.formats.jsonl import JsonlReader
@@ -13,4 +14,5 @@ READERS: dict[str, type[Reader]] = {
     "jsonl": JsonlReader,
     "csv": CsvReader,
     "parquet": ParquetReader,
+    "arrow": ArrowReader,
 }

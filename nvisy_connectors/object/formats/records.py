@@ -1,5 +1,6 @@
 """Records of which some are bad, in the order of their source."""
 
+import json
 from bisect import bisect_left
 from dataclasses import dataclass
 from operator import itemgetter
@@ -7,6 +8,12 @@ from operator import itemgetter
 import pyarrow as pa
 
 from nvisy_dagster.sdk import RejectedRecord
+
+KEPT_BYTES = 64 << 10
+"""Longest row, as JSON, that is kept of one that is refused."""
+
+TORN = {"torn": True}
+"""In what is known of a bad record: the object breaks off there, and may have held more."""
 
 
 @dataclass(frozen=True)
@@ -27,3 +34,10 @@ class Records:
         first, last = (bisect_left(self.bad, at, key=itemgetter(0)) for at in (start, end))
         rows = self.rows.slice(start - first, end - last - (start - first))
         return rows, [record for _, record in self.bad[first:last]]
+
+
+def kept_row(row: pa.RecordBatch) -> bytes | None:
+    """What a dead letter shows of a single row that was refused: JSON, if it is not too long."""
+    text = json.dumps(row.to_pylist()[0], default=str, ensure_ascii=False)
+    data = text.encode(errors="backslashreplace")
+    return data if len(data) <= KEPT_BYTES else None

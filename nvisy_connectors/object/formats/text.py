@@ -6,6 +6,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from nvisy_connectors.object.folder import ObjectInfo
+from nvisy_connectors.object.formats.compression import without_suffix
 from nvisy_connectors.object.formats.media_types import type_of_name
 from nvisy_connectors.object.formats.whole import WholeReader
 from nvisy_connectors.object.params import ReadParams
@@ -36,12 +37,13 @@ class TextReader(WholeReader):
 
     def columns(self, infos: list[ObjectInfo], contents: list[bytes]) -> pa.RecordBatch:
         """Texts with the names and types of their objects."""
+        keys = [without_suffix(info.key, self.params.compression) for info in infos]
         return pa.RecordBatch.from_arrays(
             [
                 # They are UTF-8, as `refuse` found.
                 pa.array([content.removeprefix(BOM) for content in contents], pa.string()),
-                pa.array([PurePosixPath(info.key).stem for info in infos], pa.string()),
-                pa.array([type_of_name(info.key) for info in infos], pa.string()),
+                pa.array([PurePosixPath(key).stem for key in keys], pa.string()),
+                pa.array([type_of_name(key) for key in keys], pa.string()),
                 pa.nulls(len(infos), pa.string()),
             ],
             schema=self.declared(self.params),

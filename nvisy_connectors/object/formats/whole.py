@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from nvisy_connectors.object.cursor import ObjectCursor
 from nvisy_connectors.object.folder import ObjectInfo, Span
-from nvisy_connectors.object.formats.reader import DECODES, Fetched, Objects, Reader
+from nvisy_connectors.object.formats.fetched import Fetched
+from nvisy_connectors.object.formats.inflating import Inflater
+from nvisy_connectors.object.formats.reader import DECODES, Objects, Reader
 from nvisy_connectors.object.formats.records import Records
 from nvisy_connectors.object.origins import Origin, enclose
 from nvisy_connectors.object.pipeline import in_thread, ordered_map
@@ -29,7 +31,8 @@ class WholeReader(Reader):
         resume: ObjectCursor | None,  # noqa: ARG002 - an object is read whole
     ) -> AsyncGenerator[Batch[ObjectCursor], None]:
         """One record per object."""
-        fetched = self.fetch(self._spans(objects))
+        inflater = Inflater(self.params, whole=True)
+        fetched = self.inflated(self._spans(objects, inflater), inflater)
         decoded = ordered_map(fetched, lambda group: in_thread(self._decode, group), DECODES)
         async with aclosing(decoded):
             async for spans, records in decoded:
@@ -49,11 +52,16 @@ class WholeReader(Reader):
         """Why this content can be no record, with tag `encoding`; nothing by default."""
         return None
 
-    async def _spans(self, objects: Objects) -> AsyncGenerator[Span, None]:
+    async def _spans(self, objects: Objects, inflater: Inflater) -> AsyncGenerator[Span, None]:
         async with aclosing(objects):
             async for info in objects:
                 if info.size <= self.params.most_object_bytes:
-                    yield Span(info, 0, info.size)
+                    compressed = info.size and inflater.codec(info) is not None
+                    spans = (
+                        self.pieces(info, 0, inflater) if compressed else [Span(info, 0, info.size)]
+                    )
+                    for span in spans:
+                        yield span
                 elif self.rejects:
                     yield Span(info, 0, 0)  # its bytes are not wanted
                 else:
@@ -69,13 +77,17 @@ class WholeReader(Reader):
         contents: list[bytes] = []
         bad: dict[int, RejectedRecord] = {}
         for row, (span, data) in enumerate(zip(fetched.spans, fetched.data, strict=True)):
-            refused = self._refused(span, data)
+            content = bytes(data)
+            refused = self._refused(span, content)
             if refused is None:
                 infos.append(span.info)
-                contents.append(data)
+                contents.append(content)
             else:
                 bad[row] = refused
         if bad and not self.rejects:
+            torn = next((span for span in fetched.spans if span.torn is not None), None)
+            if torn is not None and torn.torn is not None:
+                raise self.torn(self.folder.uri(torn.info.key), "", torn.torn)
             raise _unreadable(bad)
         origins = [Origin(info, np.zeros(1, np.int64)) for info in infos]
         rows = enclose(self.columns(infos, contents), origins, self.folder)
@@ -83,6 +95,8 @@ class WholeReader(Reader):
 
     def _refused(self, span: Span, data: bytes) -> RejectedRecord | None:
         uri = self.folder.uri(span.info.key)
+        if span.torn is not None:
+            return RejectedRecord(uri, 0, None, f"{uri}: {span.torn.reason}", span.torn.tag)
         if span.end < span.info.size:
             reason = f"{uri} {self._too_large(span.info)}"
             return RejectedRecord(uri, 0, None, reason, "too_large")

@@ -1,5 +1,6 @@
 """The writer of each format."""
 
+from nvisy_connectors.object.formats.arrow_writer import ArrowWriter
 from nvisy_connectors.object.formats.csv_writer import CsvWriter
 from nvisy_connectors.object.formats.jsonl_writer import JsonlWriter
 from nvisy_connectors.object.formats.parquet_writer import ParquetWriter
@@ -12,4 +13,5 @@ WRITERS: dict[str, type[PartWriter]] = {
     "jsonl": JsonlWriter,
     "csv": CsvWriter,
     "parquet": ParquetWriter,
+    "arrow": ArrowWriter,
 }

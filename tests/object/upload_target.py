@@ -1,0 +1,82 @@
+"""A run that writes large parts to an object store, to be killed: `upload_target.py FOLDER`.
+
+Parts are sent while they are written from 5 MiB on, the least that a store takes.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import anyio
+
+from nvisy_connectors.object import bucket, open_parts, uploads
+from nvisy_dagster.compiler import compile_document
+from nvisy_dagster.engine.connections import open_connections
+from nvisy_dagster.engine.run import run_plan
+from nvisy_dagster.graph.connections import build_connections
+
+LEAST_BYTES = 5 << 20
+ROWS = 24_000
+BATCH_ROWS = 1_000
+EPOCH_ROWS = 8_000
+TEXT_BYTES = 1_500
+SENT = "sent.txt"
+
+
+def document(prefix: str) -> dict:
+    """Lines of a file to parts of 12 MB, three of them."""
+    return {
+        "name": "upload",
+        "nodes": [
+            {
+                "id": "rows",
+                "type": "source",
+                "connector": "local",
+                "params": {
+                    "path": "rows.jsonl",
+                    "format": "jsonl",
+                    "columns": {"n": "int64", "text": "string"},
+                    "batch_rows": BATCH_ROWS,
+                },
+            },
+            {
+                "id": "parts",
+                "type": "sink",
+                "connector": "s3",
+                "connection": "store",
+                "params": {"prefix": prefix, "format": "jsonl", "envelope": False},
+            },
+        ],
+        "edges": [{"from": "rows", "to": "parts"}],
+        "checkpoint": {"interval_rows": EPOCH_ROWS, "interval_seconds": 1000},
+    }
+
+
+def note_what_is_sent(folder: Path) -> None:
+    """Tell the test how many chunks were sent before their part was whole."""
+    send = uploads.UploadAhead._write
+    sent = folder / SENT
+
+    async def noting(self: uploads.UploadAhead, chunk: bytes) -> None:
+        await send(self, chunk)
+        with sent.open("a") as file:
+            file.write(f"{len(chunk)}\n")
+
+    uploads.UploadAhead._write = noting
+
+
+def main(folder: Path) -> None:
+    """Run the graph."""
+    open_parts.WORTH_BYTES = uploads.CHUNK_BYTES = bucket.CHUNK_BYTES = LEAST_BYTES
+    note_what_is_sent(folder)
+    connections = build_connections({"store": json.loads(os.environ["NVISY_TEST_STORE"])})
+    plan = compile_document(
+        document(os.environ["NVISY_TEST_PREFIX"]), connections=connections, folder=folder
+    )
+    opened = open_connections(plan, connections, {})
+    anyio.run(lambda: run_plan(plan, opened.by_name, storage=folder / "state"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
