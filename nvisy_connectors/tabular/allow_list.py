@@ -152,6 +152,15 @@ def _types(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
+MACROS = _types(
+    "array_append array_prepend array_reverse array_to_string date_add days_in_month fdiv fmod if "
+    "list_append list_avg list_bool_and list_bool_or list_count list_first list_last list_max "
+    "list_median list_min list_prepend list_product list_reverse list_stddev_pop list_stddev_samp "
+    "list_sum list_var_pop list_var_samp nullif split_part"
+)
+"""Functions that stand for an expression, which may skip an argument. DuckDB could list them, in
+30 ms."""
+
 FIXED_TYPES = _types(
     "bool boolean logical tinyint int1 smallint int2 int16 short integer int int4 int32 signed "
     "bigint int8 int64 long hugeint utinyint uint8 usmallint uint16 uinteger uint32 ubigint "

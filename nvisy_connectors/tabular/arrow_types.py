@@ -16,6 +16,37 @@ def readable(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
+def unsliced(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with all structs within others, or within lists, where their memory begins.
+
+    A part of a larger batch may have them elsewhere: DuckDB refuses those.
+    """
+    for place, array in enumerate(batch.columns):
+        if _holds_slice(array):
+            own = pa.concat_arrays([array])  # a copy of no more than what is in the batch
+            batch = batch.set_column(place, batch.schema.field(place), own)
+    return batch
+
+
+def _holds_slice(array: pa.Array) -> bool:
+    inner: list[pa.Array] = []
+    if pa.types.is_struct(array.type):
+        inner = [array.field(place) for place in range(array.type.num_fields)]
+    elif any(is_list(array.type) for is_list in _LISTS):
+        inner = [array.values]
+    return any(
+        (pa.types.is_struct(one.type) and one.offset > 0) or _holds_slice(one) for one in inner
+    )
+
+
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_map,
+)
+
+
 def stored_type(kind: pa.DataType) -> pa.DataType | None:  # noqa: PLR0911 - one per kind of type
     """The type that results of a type of DuckDB's are cast to; `None` for one without values.
 

@@ -8,15 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from nvisy_connectors.tabular import growth
 from nvisy_connectors.tabular.arrow_types import readable, stored_type
 from nvisy_connectors.tabular.bulk import known_type
-from nvisy_connectors.tabular.costs import MAX_RECORD_BYTES, RecordSizes
+from nvisy_connectors.tabular.costs import MAX_RECORD_BYTES, Costly, RecordSizes
 from nvisy_connectors.tabular.database import column_types, error_details, explained, select
 from nvisy_connectors.tabular.expression import ColumnUse, Expression, existing, nearest
 from nvisy_connectors.tabular.limits import MEMORY_TAG, in_small_vectors
+from nvisy_connectors.tabular.list_casts import still_too_large
 from nvisy_connectors.tabular.syntax import BEFORE, RefusedError
 from nvisy_dagster.sdk import ConfigError, DataError, raise_mistakes
 
@@ -112,7 +115,7 @@ def _check_sizes(expressions: Sequence[Expression], records: pa.RecordBatch) -> 
     remedy = "make the expressions simpler, or the records smaller"
     for expression in expressions:
         for call in expression.calls:
-            for row in sizes.too_large(call.size, call.most_bytes).tolist():
+            for row in _too_large(sizes, call).tolist():
                 reason = (
                     f"{call.name!r} gets a value that may have more than {call.most_bytes} bytes"
                 )
@@ -129,6 +132,16 @@ def _check_sizes(expressions: Sequence[Expression], records: pa.RecordBatch) -> 
             remedy=remedy,
             tag=MEMORY_TAG,
         )
+
+
+def _too_large(sizes: RecordSizes, call: Costly) -> npt.NDArray[np.intp]:
+    rows = sizes.too_large(call.size, call.most_bytes)
+    if call.text is None or not len(rows):
+        return rows
+    values = sizes.column(call.text)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return rows[:0]  # no text: its items take their room already
+    return rows[still_too_large(values.take(pa.array(rows)), call.per_object)]
 
 
 def _typed(expression: Expression, records: pa.RecordBatch) -> tuple[str, pa.DataType]:

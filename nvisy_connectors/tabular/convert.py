@@ -48,7 +48,8 @@ class ConvertParams(Params):
     ends the run whatever the node says.
 
     Texts are read as JSON where they become lists or structs, and these are written as JSON where
-    they become text; bytes are UTF-8. A number with a fraction does not fit an integer.
+    they become text; bytes are UTF-8. A number with a fraction does not fit an integer. A value
+    that may take more than 1 GiB of memory on the way fails its record.
     """
     to: Primitive | None = None
     """Primitive that the records become. Each one is a new record then, whose parent is the one it

@@ -87,6 +87,10 @@ class Costly:
     slow: bool = False
     """Fast only on short values, whatever the pattern weighs."""
     remedy: str = "shorten the value before, or split the record with a 'chunk' node"
+    text: str | None = None
+    """Of a cast to lists: the column of which a closer look can tell, see `list_casts`."""
+    per_object: int = 0
+    """Bytes that each object in a list takes then."""
 
 
 def costly(
@@ -169,6 +173,10 @@ class RecordSizes:
         for name, times in size:
             bytes_ += times if name == growth.LITERALS else times * self._of(name)
         return np.nonzero(bytes_ > most)[0]
+
+    def column(self, name: str) -> pa.Array:
+        """A column, by its name in small letters."""
+        return self._column(name)
 
     def _bound(self, size: Iterable[tuple[str, float]]) -> float:
         return sum(

@@ -21,6 +21,7 @@ from nvisy_connectors.tabular.allow_list import (
 )
 from nvisy_connectors.tabular.costs import Costly, check_calls, costly
 from nvisy_connectors.tabular.growth import Size
+from nvisy_connectors.tabular.list_casts import cast_to_lists
 from nvisy_connectors.tabular.refusals import not_allowed
 from nvisy_connectors.tabular.syntax import Node, RefusedError, parse_one
 from nvisy_dagster.sdk import ConfigError
@@ -238,6 +239,9 @@ class _Check:
 
     def _cast(self, node: Node) -> Size:
         size = self.visit(node["child"])
+        call = cast_to_lists(node, size)
+        if call is not None:
+            self.calls.append(call)
         return growth.cast_size(size) if _type_is_sized(node["type_expr"]) else {}
 
     def _operator(self, node: Node) -> Size:

@@ -8,11 +8,13 @@ from pydantic import Field
 
 from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.binding import Bound, bind
+from nvisy_connectors.tabular.conditions import condition_of
 from nvisy_connectors.tabular.evaluation import evaluate, refusal, sound
-from nvisy_connectors.tabular.expression import Expression, parse_expression
+from nvisy_connectors.tabular.expression import Expression, parse_expression, reads
 from nvisy_connectors.tabular.predicate import check_predicate
 from nvisy_connectors.tabular.syntax import MAX_CHARACTERS
 from nvisy_dagster.sdk import Capabilities, EdgeType, KernelAction, Params
+from nvisy_dagster.sdk.push_down import Wanted
 
 
 class FilterParams(Params):
@@ -53,6 +55,12 @@ class Filter(KernelAction[FilterParams]):
         if incoming.schema is not None:
             _bind_predicate(expression, incoming.schema)
         return incoming
+
+    def wanted(self) -> Wanted:
+        """The records for which the expression may be true, and all of their columns."""
+        where = self.params.where
+        keeps = condition_of(where)
+        return Wanted(frozenset(reads(where) or ()), keeps=keeps, fails=keeps is None)
 
     def transform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Keep some rows.

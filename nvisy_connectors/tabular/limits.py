@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from nvisy_connectors.tabular.arrow_types import unsliced
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -82,9 +84,9 @@ def in_small_vectors(records: pa.RecordBatch) -> pa.RecordBatch:
 def vectors(records: pa.RecordBatch) -> pa.RecordBatch | pa.Table:
     """What DuckDB is to scan: the records, in small pieces if they are marked."""
     if (records.schema.metadata or {}).keys().isdisjoint(_MARK) or not records.num_rows:
-        return records
+        return unsliced(records)
     rows = max(1, VECTOR_BYTES * records.num_rows // max(1, records.nbytes))
     if rows >= records.num_rows:
-        return records
-    parts = [records.slice(start, rows) for start in range(0, records.num_rows, rows)]
+        return unsliced(records)
+    parts = [unsliced(records.slice(start, rows)) for start in range(0, records.num_rows, rows)]
     return pa.Table.from_batches(parts)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from nvisy_connectors.tabular import bulk
 from nvisy_connectors.tabular.binding import told
 from nvisy_connectors.tabular.evaluation import evaluate, refusal, sound
-from nvisy_connectors.tabular.expression import Expression, parse_expressions
+from nvisy_connectors.tabular.expression import Expression, parse_expressions, reads
 from nvisy_connectors.tabular.projection import (
     NULL_REMEDY,
     compute,
@@ -29,6 +29,7 @@ from nvisy_dagster.sdk import (
 )
 from nvisy_dagster.sdk.arrow_schema import columns_of
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
+from nvisy_dagster.sdk.push_down import Wanted
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
 ExpressionText = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
@@ -102,6 +103,19 @@ class Map(KernelAction[MapParams]):
         raise_mistakes(errors)
         schema = schema_of_columns(columns, incoming.schema)
         return EdgeType(_primitive(incoming.primitive, incoming.schema, schema), schema)
+
+    def wanted(self) -> Wanted:
+        """With `select`, the columns that it names and those that expressions read."""
+        params = self.params
+        named = {*(params.select or ()), *params.drop, *params.rename} - params.set.keys()
+        read = {name for text in params.set.values() for name in reads(text) or ()}
+        return Wanted(
+            frozenset(named | read),
+            replaces=frozenset(params.set),
+            passes=params.select is None,
+            renames=bool(params.rename),
+            fails=bool(params.set),
+        )
 
     def transform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Compute the columns of a batch.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
-from nvisy_connectors.tabular.allow_list import FIXED_TYPES
-from nvisy_connectors.tabular.database import ask
+from nvisy_connectors.tabular.allow_list import FIXED_TYPES, MACROS
 from nvisy_connectors.tabular.refused_texts import STRPTIME
 from nvisy_connectors.tabular.syntax import Node, parse_one, without_offsets
 
@@ -141,7 +140,7 @@ def always_evaluated(node: Node) -> Iterable[Node]:  # noqa: PLR0911 - one per c
             return (node["input"],)
         case "CASE":
             return (node["case_checks"][0]["when_expr"],)
-        case "FUNCTION" if str(node["function_name"]).lower() not in _macros():
+        case "FUNCTION" if str(node["function_name"]).lower() not in MACROS:
             return _arguments(node)
         case _:
             return ()
@@ -214,10 +213,3 @@ def _reads_columns(part: object) -> bool:
         return False
     node = cast("Node", part)
     return node.get("class") == "COLUMN_REF" or any(map(_reads_columns, node.values()))
-
-
-@cache
-def _macros() -> frozenset[str]:
-    """Functions that stand for an expression, which may skip an argument."""
-    sql = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'macro'"
-    return frozenset(str(name).lower() for (name,) in ask(sql))

@@ -1,6 +1,6 @@
 """Rules with names, in SQL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -41,6 +41,8 @@ class Broken:
     """Of rules that are errors."""
     warnings: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     """Names of the rules that only warn."""
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    """How many rows break each rule, by what it is called in reasons."""
 
 
 def parsed(rules: Sequence[Rule]) -> tuple[tuple[Expression, ...], list[ConfigError]]:
@@ -72,25 +74,42 @@ def broken_rules(rules: Sequence[Rule], batch: pa.RecordBatch) -> Broken:
     Raises:
         ConfigError: The rules do not fit the columns of the batch.
     """
-    evaluated = evaluate(bound_rules(rules, batch.schema), batch)
-    warn = {rule.name for rule in rules if rule.severity == "warn"}
-    broken = Broken()
-    for rule, values in zip(rules, evaluated.values, strict=True):
-        rows = _not_true(values)
-        if not len(rows):
-            continue
-        reason = f"rule {rule.name!r}: {_short(rule.check)} is not true"
-        into, said = (broken.warnings, rule.name) if rule.name in warn else (broken.reasons, reason)
-        for row in rows.tolist():
-            if row not in evaluated.failures:
-                into.setdefault(row, []).append(said)
-    for row, reason in evaluated.failures.items():
-        rule, said = _failing(rules, reason)
-        if rule is not None and rule.severity == "warn":
-            broken.warnings.setdefault(row, []).append(rule.name)
-        else:
-            broken.reasons.setdefault(row, []).append(said)
+    broken = Broken(counts={_called(rule): 0 for rule in rules})
+    for rule, found in _breaches(rules, batch):
+        broken.counts[_called(rule)] = len(found)
+        warns = rule.severity == "warn"
+        for row, reason in found.items():
+            if warns:
+                broken.warnings.setdefault(row, []).append(rule.name)
+            else:
+                broken.reasons.setdefault(row, []).append(f"rule {rule.name!r}: {reason}")
     return broken
+
+
+def _breaches(
+    rules: Sequence[Rule], batch: pa.RecordBatch
+) -> Iterator[tuple[Rule, dict[int, str]]]:
+    """The rows that break each rule, and how."""
+    evaluated = evaluate(bound_rules(rules, batch.schema), batch)
+    failing = sorted(evaluated.failures)
+    failed = batch.take(pa.array(failing)) if failing and len(rules) > 1 else None
+    for rule, values in zip(rules, evaluated.values, strict=True):
+        untrue = f"{_short(rule.check)} is not true"
+        known = (row for row in _not_true(values).tolist() if row not in evaluated.failures)
+        found = dict.fromkeys(known, untrue)
+        failures: Mapping[int, str] = evaluated.failures
+        if failed is not None:
+            # Where one rule fails, nothing is known of the others: each is asked by itself.
+            alone = evaluate(bound_rules((rule,), batch.schema), failed)
+            untrue_ones = _not_true(alone.values[0]).tolist()
+            found |= dict.fromkeys((failing[row] for row in untrue_ones), untrue)
+            failures = {failing[row]: reason for row, reason in alone.failures.items()}
+        begin = f"expression {f'rules.{rule.name}.check'!r}: "
+        yield rule, found | {row: one.removeprefix(begin) for row, one in failures.items()}
+
+
+def _called(rule: Rule) -> str:
+    return f"rule {rule.name!r}" + (", a warning" if rule.severity == "warn" else "")
 
 
 def _not_true(values: pa.Array) -> npt.NDArray[np.int64]:
@@ -98,15 +117,6 @@ def _not_true(values: pa.Array) -> npt.NDArray[np.int64]:
         return np.empty(0, np.int64)
     true = values.fill_null(fill_value=False).to_numpy(zero_copy_only=False)
     return np.flatnonzero(~true)
-
-
-def _failing(rules: Sequence[Rule], reason: str) -> tuple[Rule | None, str]:
-    """The rule whose expression failed, and the reason in its name."""
-    for rule in rules:
-        begin = f"expression {f'rules.{rule.name}.check'!r}: "
-        if reason.startswith(begin):
-            return rule, f"rule {rule.name!r}: {reason.removeprefix(begin)}"
-    return None, reason
 
 
 def _short(text: str) -> str:

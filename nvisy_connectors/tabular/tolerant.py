@@ -6,6 +6,7 @@ first and by itself, in a form that gives NULL instead, and the expression reads
 column. Where that is NULL and the value was not, the value was refused.
 """
 
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -82,7 +83,6 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-@lru_cache(maxsize=1024)
 def tolerant(selected: tuple[str, ...], schema: pa.Schema) -> Tolerant | None:
     """The tolerant form of SQL expressions; `None` where none is known.
 
@@ -90,6 +90,16 @@ def tolerant(selected: tuple[str, ...], schema: pa.Schema) -> Tolerant | None:
         selected: The expressions.
         schema: The columns that they read.
     """
+    # Batches side by side need it at the same time: it is made once.
+    with _making:
+        return _made(selected, schema)
+
+
+_making = threading.Lock()
+
+
+@lru_cache(maxsize=1024)
+def _made(selected: tuple[str, ...], schema: pa.Schema) -> Tolerant | None:
     import duckdb
 
     if any(name.lower().startswith(PREFIX) for name in schema.names):

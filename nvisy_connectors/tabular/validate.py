@@ -22,6 +22,7 @@ from nvisy_dagster.sdk import (
     KernelAction,
     Params,
     raise_mistakes,
+    tell_findings,
 )
 
 LONGEST_REASON = 1000
@@ -66,7 +67,8 @@ class Validate(KernelAction[ValidateParams]):
 
     Records that follow all of them go on as they are. Of any other the reason names each rule that
     it breaks, or the JSON path and the keyword of the schema, and what becomes of it is up to
-    `on_error`: with `dead_letter` it is kept with that reason, and the others go on.
+    `on_error`: with `dead_letter` it is kept with that reason, and the others go on. How many
+    records broke each rule is shown with the run; one that breaks two counts for both.
     """
 
     name = "validate"
@@ -110,10 +112,12 @@ class Validate(KernelAction[ValidateParams]):
         reasons = broken.reasons
         if schema := self._json_schema():
             values = json_values(batch, self.params.column)
-            _ask("JSON Schema", schema, values, reasons)
+            broken.counts["JSON Schema"] = _ask("JSON Schema", schema, values, reasons)
         if model := self._model():
             values = python_values(batch, self.params.column)
-            _ask(f"model {self.params.model}", model, values, reasons)
+            what = f"model {self.params.model}"
+            broken.counts[what] = _ask(what, model, values, reasons)
+        tell_findings(broken.counts)
         result = tagged(batch, broken.warnings)
         if reasons:
             raise _refusal(reasons, batch.num_rows, result)
@@ -148,12 +152,12 @@ def _required(kind: JsonSchema | Model) -> Sequence[str]:
     return kind.required if isinstance(kind, JsonSchema) else kind.required()
 
 
-def _ask(
-    what: str, kind: JsonSchema | Model, values: Values, reasons: dict[int, list[str]]
-) -> None:
-    """Ask of every value why it is refused."""
-    for row, reason in {**kind.errors(values.values), **values.unreadable}.items():
+def _ask(what: str, kind: JsonSchema | Model, values: Values, reasons: dict[int, list[str]]) -> int:
+    """Ask of every value why it is refused; how many are."""
+    found = {**kind.errors(values.values), **values.unreadable}
+    for row, reason in found.items():
         reasons.setdefault(row, []).append(f"{what}: {reason}")
+    return len(found)
 
 
 def _refusal(reasons: Mapping[int, list[str]], rows: int, result: pa.RecordBatch) -> DataError:

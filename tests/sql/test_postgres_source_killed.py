@@ -72,7 +72,7 @@ def test_killed_at_any_moment(database, tmp_path):
     print(f"seed {seed}")  # noqa: T201
     chance = random.Random(seed)
     fill(database)
-    for _ in range(4):
+    for _ in range(2):
         parts = there(tmp_path)
         process = start(tmp_path, database, "to_files")
         # However long it takes to start, it comes some way, and not to its end.

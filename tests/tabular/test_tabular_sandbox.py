@@ -13,9 +13,9 @@ from sandbox_attacks import BOMBS, REFUSED, Bomb
 from tabular_batches import batch_of
 
 from nvisy_connectors.tabular import limits
-from nvisy_connectors.tabular.allow_list import FUNCTIONS
+from nvisy_connectors.tabular.allow_list import FUNCTIONS, MACROS
 from nvisy_connectors.tabular.costs import RecordSizes
-from nvisy_connectors.tabular.database import select
+from nvisy_connectors.tabular.database import ask, select
 from nvisy_connectors.tabular.expression import parse_expression
 from nvisy_connectors.tabular.map import Map, MapParams
 from nvisy_connectors.tabular.patterns import pattern_of
@@ -247,3 +247,8 @@ def test_the_documentation_lists_the_functions_that_are_allowed():
     page = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text()
     listed = page.split("## Allowed functions and operators")[1]
     assert set(re.findall(r"`(.+?)`", listed)) == set(FUNCTIONS)
+
+
+def test_macros_are_those_of_duckdb():
+    sql = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'macro'"
+    assert {name for name in FUNCTIONS if (name,) in set(ask(sql))} == MACROS

@@ -14,6 +14,7 @@ from tabular_batches import articles, batch_of, edge
 
 from nvisy_connectors.tabular.validate import Validate, ValidateParams
 from nvisy_dagster.sdk import ConfigError, DataError, EdgeType
+from nvisy_dagster.sdk.findings import collected_findings
 from nvisy_dagster.sdk.testing import ActionConformance
 
 ENGLISH = {"name": "english", "check": "lang = 'en'"}
@@ -201,6 +202,23 @@ def test_a_record_that_is_refused_by_one_rule_is_no_part_of_what_another_warns_o
     told, kept = check(articles(), rules=[ENGLISH, SCORED])
     assert list(told) == [1, 3, 4, 6]
     assert kept["_tags"].to_pylist() == [[], ["broken:scored"], [], []]
+
+
+def test_a_rule_that_fails_on_a_record_hides_no_other_rule():
+    rules = [
+        {"name": "number", "check": "a::INTEGER > 0", "severity": "warn"},
+        {"name": "positive", "check": "n > 0"},
+        {"name": "whole", "check": "b::INTEGER > 0"},
+    ]
+    batch = batch_of({"a": ["x", "1", "x", "x"], "b": ["1", "1", "y", "1"], "n": [-1, -1, -1, 1]})
+    with collected_findings() as found:
+        told, kept = check(batch, rules=rules)
+    untrue = "rule 'positive': n > 0 is not true"
+    assert told[0] == told[1] == untrue
+    assert told[2].startswith(f"{untrue}; rule 'whole': ")
+    assert "'y'" in told[2]
+    assert kept["_tags"].to_pylist() == [["broken:number"]]
+    assert found == {"rule 'number', a warning": 3, "rule 'positive'": 3, "rule 'whole'": 1}
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-5, 5)), max_size=80), st.integers(-5, 5))
