@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 DEMO := examples/handbook/handbook.json
 QUESTION ?= How do I read a CSV file?
 PYTEST_ARGS ?=
+BUILT_FROM := pyproject.toml hatch_build.py .ci/install nvisy_connectors/object/formats/jsonl_rows.c nvisy_connectors/object/formats/jsonl_columns.h nvisy_connectors/object/formats/jsonl_lexing.h nvisy_connectors/object/formats/jsonl_rescue.h
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test lint style imports types docs docs-check soak bench check clean
@@ -13,11 +14,11 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 # Stamps inside the environment: removing it removes them.
-$(VENV)/.installed-demo: pyproject.toml .ci/install
+$(VENV)/.installed-demo: $(BUILT_FROM)
 	@.ci/install $(VENV) object,tabular,ai,vector,ui
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml .ci/install
+$(VENV)/.installed-dev: $(BUILT_FROM)
 	@.ci/install $(VENV) dev
 	@touch $(VENV)/.installed-demo $@
 
@@ -30,7 +31,7 @@ demo: $(VENV)/.installed-demo ## index Python's documentation and ask it a quest
 	@echo 'Ask something else:     make demo QUESTION="How do I compress a file?"'
 
 test: $(VENV)/.installed-dev ## the tests, without the storms
-	$(BIN)/pytest -m "not soak" -n 2 --dist worksteal -q $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not soak" -n 4 --dist worksteal -q $(PYTEST_ARGS)
 
 lint: style imports types ## style, format, direction of imports, types
 

@@ -74,7 +74,7 @@ COLUMNS = {
 
 
 def malformed(rows: int, rate: float, kind: str) -> tuple[Path, int]:
-    """W1's lines some of which are bad, and how many; the same ones every time."""
+    """W1's lines of which a share is bad, at least one, and how many; the same ones every time."""
     clean = data.w1(rows)
     if not rate:
         return clean, 0
@@ -86,20 +86,19 @@ def malformed(rows: int, rate: float, kind: str) -> tuple[Path, int]:
     if count.exists():
         return path, int(count.read_text(encoding="utf-8"))
     chance = random.Random(33)
-    bad = 0
+    bad = frozenset(chance.sample(range(rows), max(1, round(rows * rate))))
     unfinished = path.with_suffix(".tmp")
     with clean.open("rb") as source, unfinished.open("wb") as target:
-        for line in source:
-            if chance.random() >= rate:
+        for number, line in enumerate(source):
+            if number in bad:
+                target.write(chance.choice(damage)(line.removesuffix(b"\n")) + b"\n")
+            else:
                 target.write(line)
-                continue
-            target.write(chance.choice(damage)(line.removesuffix(b"\n")) + b"\n")
-            bad += 1
         target.flush()
         os.fsync(target.fileno())
     unfinished.replace(path)
-    count.write_text(str(bad), encoding="utf-8")
-    return path, bad
+    count.write_text(str(len(bad)), encoding="utf-8")
+    return path, len(bad)
 
 
 def graph(source: Path, out: Path, *, declared: bool) -> dict[str, Any]:

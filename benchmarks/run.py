@@ -14,9 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,84 +24,15 @@ import data
 import startup
 import w1
 import w2
-from measure import Measured, measure, wait_until_idle
+from measure import Measured, measure
+from report import HERE, MB, Report, alternate, least_cpu, peak, ratio, script
 
-HERE = Path(__file__).parent
 OUT = data.WORK / "out"
 NVISY = str(Path(sys.executable).with_name("nvisy"))
 STUB = HERE.parent / "tests" / "servers" / "openai_stub.py"
-MB = 1e6
+sys.path.append(str(HERE.parent / "tests"))
 MALFORMED = ("syntax", "types", "range", "mixed")
 """Kinds of damage; see malformed.py."""
-
-
-@dataclass
-class Report:
-    """The table, and the targets that were missed."""
-
-    options: argparse.Namespace
-    missed: list[str] = field(default_factory=list)
-
-    def rows(
-        self, title: str, unit: str, count: int, contestants: dict[str, list[Measured]]
-    ) -> None:
-        """A line per contestant: its best run, and the median of all."""
-        print(f"\n{title} ({count:,} {unit})")
-        print(
-            f"  {'':26}{'best s':>9}{'median s':>10}{unit + '/s':>12}{'CPU s':>8}"
-            f"{'wall s':>8}{'peak MB':>9}  others' cores"
-        )
-        for name, runs in contestants.items():
-            best = min(runs, key=lambda run: run.seconds)
-            print(
-                f"  {name:26}{best.seconds:9.2f}{_median(runs):10.2f}{count / best.seconds:12,.0f}"
-                f"{_least_cpu(runs):8.2f}{min(run.wall_seconds for run in runs):8.2f}"
-                f"{_peak(runs) / MB:9.0f}  {best.others:.1f}"
-            )
-
-    def target(self, what: str, value: float, limit: float, *, least: bool = False) -> None:
-        """Compare a figure with its target."""
-        met = value >= limit if least else value <= limit
-        word = "at least" if least else "at most"
-        print(f"  {'ok    ' if met else 'MISSED'} {what}: {value:.3g} ({word} {limit:g})")
-        if not met:
-            self.missed.append(what)
-
-
-def _median(runs: Sequence[Measured]) -> float:
-    return sorted(run.seconds for run in runs)[len(runs) // 2]
-
-
-def _least_cpu(runs: Sequence[Measured]) -> float:
-    return min(run.cpu_seconds for run in runs)
-
-
-def _peak(runs: Sequence[Measured]) -> int:
-    return max(run.peak_bytes for run in runs)
-
-
-def _ratio(yardstick: list[Measured], ours: list[Measured]) -> float:
-    """Best against best: what others on the machine take away is never in a best run's favour."""
-    return min(run.seconds for run in yardstick) / min(run.seconds for run in ours)
-
-
-def alternate(
-    report: Report, contestants: dict[str, Callable[[], Measured]]
-) -> dict[str, list[Measured]]:
-    """Run the contestants in turn, so that a busy spell of the machine hits all of them."""
-    runs: dict[str, list[Measured]] = {name: [] for name in contestants}
-    for _ in range(report.options.repeat):
-        for name, run in contestants.items():
-            wait_until_idle(report.options.wait)
-            runs[name].append(found := run())
-            progress = f"{name}: {found.seconds:.2f} s, {found.cpu_seconds:.2f} CPU s"
-            print(f"{progress}, others {found.others:.1f} cores", file=sys.stderr)
-    return runs
-
-
-def script(name: str, *arguments: object) -> Measured:
-    """Run one of the scripts beside this one."""
-    return measure([sys.executable, str(HERE / name), *map(str, arguments)])
 
 
 def nvisy_run(graph: Path) -> Measured:
@@ -131,11 +61,30 @@ def run_w1(report: Report) -> None:
     report.rows("W1: JSONL -> filter -> map -> Parquet", "rows", rows, runs)
     report.target(
         "W1, rows/s of the engine to DuckDB's",
-        _ratio(runs["DuckDB, one query"], runs["engine"]),
+        ratio(runs["DuckDB, one query"], runs["engine"]),
         0.4,
         least=True,
     )
-    report.target("W1, peak MB of the engine", _peak(runs["engine"]) / MB, 600)
+    report.target("W1, peak MB of the engine", peak(runs["engine"]) / MB, 600)
+    _deduplicated(report, rows)
+
+
+def _deduplicated(report: Report, rows: int) -> None:
+    yardstick, ours = OUT / "w1_once_duckdb", OUT / "w1_once"
+    runs = alternate(
+        report,
+        {
+            "DuckDB, one query": partial(script, "w1_duckdb.py", rows, yardstick, "deduplicate"),
+            "engine": partial(script, "w1.py", rows, ours, 1, "deduplicate"),
+        },
+    )
+    # Which of the same texts stays is for DuckDB to choose.
+    if w1.texts(yardstick) != w1.texts(ours):
+        raise RuntimeError("the contestants of W1, deduplicated, wrote different texts")
+    report.rows("W1, deduplicated by text", "rows", rows, runs)
+    found = ratio(runs["DuckDB, one query"], runs["engine"])
+    report.target("W1, deduplicated, rows/s of the engine to DuckDB's", found, 0.6, least=True)
+    report.target("W1, deduplicated, peak MB of the engine", peak(runs["engine"]) / MB, 600)
 
 
 def run_w2(report: Report) -> None:
@@ -165,8 +114,8 @@ def run_w2(report: Report) -> None:
     whole = min(run.result["all_seconds"] for run in runs["engine, Qdrant folder"])
     print(f"  (of the engine the embedding stage alone; all of it into Qdrant: {whole:.1f} s)")
     for name in ("engine, discard", "engine, Qdrant folder"):
-        ratio = _ratio(runs["asyncio by hand, discard"], runs[name])
-        report.target(f"W2, embedding stage of {name}, to asyncio's", ratio, 0.6, least=True)
+        found = ratio(runs["asyncio by hand, discard"], runs[name])
+        report.target(f"W2, embedding stage of {name}, to asyncio's", found, 0.6, least=True)
 
 
 def run_overhead(report: Report) -> None:
@@ -213,7 +162,7 @@ def run_memory(report: Report) -> None:
         for name, workload in (("W1", w1_of), ("W2", w2_of)):
             sizes = {f"{copies}x": partial(workload, copies) for copies in (1, times)}
             runs = alternate(report, sizes)
-            small, large = (_peak(measured) for measured in runs.values())
+            small, large = (peak(measured) for measured in runs.values())
             print(f"\nMemory, {name}: {small / MB:.0f} MB, {times}x: {large / MB:.0f} MB")
             report.target(f"memory, {name}, growth to {times}x", large / small - 1, 0.15)
 
@@ -227,9 +176,9 @@ def run_checkpoint(report: Report) -> None:
         {"one, at the end": partial(work, 0, out), "every second": partial(work, 1, out)},
     )
     report.rows("Checkpoints: W1", "rows", copies * 1_000_000, runs)
-    slower = 1 / _ratio(runs["one, at the end"], runs["every second"]) - 1
+    slower = 1 / ratio(runs["one, at the end"], runs["every second"]) - 1
     report.target("checkpoint every second, cost in throughput", slower, 0.05)
-    none, every = (_least_cpu(measured) for measured in runs.values())
+    none, every = (least_cpu(measured) for measured in runs.values())
     print(f"  in CPU seconds: {100 * (every / none - 1):+.1f}%")
     _acknowledgement(report)
 
@@ -257,6 +206,7 @@ def run_malformed(report: Report) -> None:
 
     inferred = {
         "clean": run(0, "mixed"),
+        "1 of 1,000,000, mixed": run(1e-6, "mixed"),
         "1 of 10,000, mixed": run(1e-4, "mixed"),
         "1 of 1,000, mixed": run(1e-3, "mixed"),
         **{f"1 of 100, {kind}": run(1e-2, kind) for kind in MALFORMED},
@@ -271,10 +221,53 @@ def run_malformed(report: Report) -> None:
         clean, *others = (runs[name] for name in names)
         least = min(run.result["run_cpu_seconds"] for run in clean)
         for name, measured in zip(list(names)[1:], others, strict=True):
-            ratio = _ratio(clean, measured)
-            report.target(f"malformed lines, {name}, rows/s to clean", ratio, 0.8, least=True)
+            found = ratio(clean, measured)
+            report.target(f"malformed lines, {name}, rows/s to clean", found, 0.8, least=True)
             cpu = min(run.result["run_cpu_seconds"] for run in measured)
             print(f"  in CPU seconds of the run: {least / cpu:.2f}")
+
+
+def run_blocking(report: Report) -> None:
+    keys = 1_000_000 if report.options.quick else 8_000_000
+    out = OUT / "blocking.arrow"
+    for what in ("deduplicate", "sort"):
+        runs = alternate(
+            report,
+            {
+                who: partial(script, "blocking.py", keys, what, who, out)
+                for who in ("duckdb", "action")
+            },
+        )
+        if len({run.result["rows"] for found in runs.values() for run in found}) != 1:
+            raise RuntimeError(f"the contestants of {what} wrote different rows")
+        report.rows(f"{what} by a text key, 512 MB for DuckDB", "rows", keys, runs)
+        slower = 1 / ratio(runs["duckdb"], runs["action"])
+        report.target(f"{what}, seconds of the action to DuckDB's alone", slower, 1.3)
+        report.target(f"{what}, peak MB of the action", peak(runs["action"]) / MB, 800)
+
+
+def run_objects(report: Report) -> None:
+    small, large = (1_000, 50) if report.options.quick else (10_000, 500)
+    from servers.seaweedfs import seaweedfs  # of the tests
+
+    with tempfile.TemporaryDirectory(dir=data.WORK) as folder, seaweedfs(Path(folder)) as server:
+        script("objects.py", "fill", server.endpoint, small, large)
+        for what, title, count, unit, limit in (
+            ("small", "Small objects from S3", small, "objects", 1.3),
+            ("wide", "One object from S3 to S3, rows of 1.5 KB", large, "MB", 1.2),
+            ("narrow", "One object from S3 to S3, rows of 68 bytes", large, "MB", None),
+        ):
+            runs = alternate(
+                report,
+                {who: partial(script, "objects.py", what, who, server.endpoint)
+                 for who in ("obstore", "engine")},
+            )  # fmt: skip
+            report.rows(title, unit, count, runs)
+            slower = 1 / ratio(runs["obstore"], runs["engine"])
+            if limit is not None:
+                report.target(f"{title}, seconds of the engine to obstore's alone", slower, limit)
+            if what == "wide":
+                report.target(f"{title}, peak MB", peak(runs["engine"]) / MB, 200)
 
 
 @contextmanager
@@ -310,6 +303,8 @@ BENCHMARKS = {
     "memory": run_memory,
     "checkpoint": run_checkpoint,
     "malformed": run_malformed,
+    "blocking": run_blocking,
+    "objects": run_objects,
 }
 PACKAGES = ("pyarrow", "duckdb", "dagster", "aiohttp", "qdrant-edge-py")
 

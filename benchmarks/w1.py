@@ -1,4 +1,7 @@
-"""W1: JSON lines -> filter -> map -> Parquet, in the engine alone. `w1.py ROWS OUT [COPIES]`."""
+"""W1: JSON lines -> filter -> map -> Parquet, in the engine alone.
+
+`w1.py ROWS OUT [COPIES [deduplicate]]`: with the last word also deduplicated by text.
+"""
 
 import json
 import shutil
@@ -16,8 +19,15 @@ from nvisy_dagster.compiler import compile_file
 from nvisy_dagster.engine.run import run_plan
 
 
-def graph(source: Path, out: Path) -> dict[str, Any]:
+def graph(source: Path, out: Path, *, deduplicate: bool = False) -> dict[str, Any]:
     """The graph of the workload."""
+    once = {
+        "id": "once",
+        "type": "action",
+        "action": "deduplicate",
+        "params": {"by": ["text"]},
+    }
+    last = "once" if deduplicate else "lower"
     columns = {"text": "lower(text)", "length": "length(text)"}
     return {
         "name": "w1",
@@ -35,6 +45,7 @@ def graph(source: Path, out: Path) -> dict[str, Any]:
                 "params": {"where": "lang = 'en' AND score > 0.2"},
             },
             {"id": "lower", "type": "action", "action": "map", "params": {"set": columns}},
+            *([once] if deduplicate else []),
             {
                 "id": "write",
                 "type": "sink",
@@ -45,17 +56,19 @@ def graph(source: Path, out: Path) -> dict[str, Any]:
         "edges": [
             {"from": "read", "to": "english"},
             {"from": "english", "to": "lower"},
-            {"from": "lower", "to": "write"},
+            *([{"from": "lower", "to": "once"}] if deduplicate else []),
+            {"from": last, "to": "write"},
         ],
     }
 
 
-def prepare(source: Path, out: Path) -> Path:
+def prepare(source: Path, out: Path, *, deduplicate: bool = False) -> Path:
     """Write the graph to a file; returns its path."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     path = data.WORK / f"{out.name}.json"
-    path.write_text(json.dumps(graph(source, out)), encoding="utf-8")
+    document = graph(source, out, deduplicate=deduplicate)
+    path.write_text(json.dumps(document), encoding="utf-8")
     return path
 
 
@@ -69,8 +82,19 @@ def contents(out: Path) -> tuple[Any, ...]:
     return found
 
 
-def main(rows: int, out: Path, copies: int = 1) -> None:
-    plan = compile_file(prepare(data.copies(data.w1(rows), copies), out))
+def texts(out: Path) -> tuple[Any, ...]:
+    """How many records there are, and of how many texts with what sum of lengths."""
+    query = (
+        f"select count(*), count(distinct text), sum(length) from read_parquet('{out}/*.parquet')"
+    )
+    found = duckdb.connect().execute(query).fetchone()
+    assert found is not None
+    return found
+
+
+def main(rows: int, out: Path, copies: int = 1, *, deduplicate: bool = False) -> None:
+    source = data.copies(data.w1(rows), copies)
+    plan = compile_file(prepare(source, out, deduplicate=deduplicate))
     state = data.WORK / "state" / "w1"
     shutil.rmtree(state, ignore_errors=True)
     started = time.perf_counter()
@@ -81,4 +105,6 @@ def main(rows: int, out: Path, copies: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]).resolve(), *map(int, sys.argv[3:]))
+    numbers = (int(word) for word in sys.argv[3:4])
+    deduplicate = sys.argv[4:] == ["deduplicate"]
+    main(int(sys.argv[1]), Path(sys.argv[2]).resolve(), *numbers, deduplicate=deduplicate)

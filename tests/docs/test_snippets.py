@@ -1,6 +1,7 @@
 """Every snippet of the README and the guides is executed, in the order in which it is read."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -32,9 +33,9 @@ def home(tmp_path):
     checkout = tmp_path / "home" / "nvisy-dagster"
     leave = shutil.ignore_patterns(".nvisy", "out", "__pycache__")
     shutil.copytree(REPOSITORY / "examples", checkout / "examples", ignore=leave)
-    for name in ("Makefile", "pyproject.toml"):
+    for name in ("Makefile", *_built_from()):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPOSITORY / name, checkout / name)
-    shutil.copytree(REPOSITORY / ".ci", checkout / ".ci")
     # The environment of these tests stands in for the one that `make` would install.
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
@@ -60,6 +61,14 @@ def test_not_run_with_a_reason(block):
 
 def test_guides_that_are_executed_elsewhere_exist():
     assert all((REPOSITORY / "docs" / name).is_file() for name in ELSEWHERE)
+
+
+def _built_from() -> list[str]:
+    """The files for whose sake `make` would install anew."""
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+    found = re.search(r"^BUILT_FROM := (.*)$", makefile, re.MULTILINE)
+    assert found, "Makefile: no BUILT_FROM"
+    return found[1].split()
 
 
 def _execute(block: Block, folder: Path) -> Path:

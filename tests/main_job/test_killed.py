@@ -20,6 +20,7 @@ import pytest
 import qdrant_edge
 
 SEED = int(os.environ.get("NVISY_TEST_SEED", "0"))
+SEEDS = [SEED, *(pytest.param(SEED + n, marks=pytest.mark.soak) for n in range(1, 5))]
 
 
 def start(graph: Path, **environment: str) -> "subprocess.Popen[str]":
@@ -111,7 +112,7 @@ def check_table(graph: Path) -> None:
     assert got == wanted
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 3))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_rows_to_parquet(table_graph: Path, seed: int) -> None:
     moments = random.Random(seed)
     out = table_graph.parent / "out"
@@ -126,10 +127,11 @@ def test_rows_to_parquet(table_graph: Path, seed: int) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "sink.before_commit",
         "sink.after_commit",
-        "checkpoint.before_write",
-        "checkpoint.after_write",
+        *(
+            pytest.param(place, marks=pytest.mark.soak)
+            for place in ("sink.before_commit", "checkpoint.before_write", "checkpoint.after_write")
+        ),
     ],
 )
 def test_rows_to_parquet_at_a_failpoint(table_graph: Path, place: str) -> None:
@@ -219,7 +221,7 @@ def check_index(graph: Path) -> None:
     assert sorted(got) == wanted
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 3))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_documents_to_qdrant(index_graph: Path, seed: int) -> None:
     moments = random.Random(seed)
     for round_ in range(2):
