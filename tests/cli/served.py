@@ -45,7 +45,7 @@ class Served:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=180) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer
         return answer["data"]

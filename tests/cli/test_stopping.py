@@ -15,8 +15,7 @@ import pytest
 from cli.conftest import write_graph
 from engine.counting import numbers_in
 
-pytestmark = pytest.mark.timeout(150)
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 180
 """The first process that imports Dagster compiles it."""
 
 MODES = pytest.mark.parametrize("mode", [["--engine-only"], []], ids=["engine", "dagster"])
@@ -131,7 +130,7 @@ def test_a_second_signal_stops_amid_the_drain(start, here, mode):
     time.sleep(0.3)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 3
+    assert process.wait(60) == 3
     told = process.stderr.read()
     assert "stopped at once: nothing was committed yet" in told
     assert f"next: run it again (nvisy run {graph})" in told
@@ -151,7 +150,7 @@ def test_a_second_signal_tells_what_is_committed(start, here, mode):
     process.send_signal(signal.SIGTERM)
     wait_until(lambda: process.stderr.readline().startswith("finishing"), process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 3
+    assert process.wait(60) == 3
     told = process.stderr.read()
     assert "stopped at once: committed: 100 read, 100 written\n" in told
     assert f"it goes on from the last checkpoint (nvisy run {graph}" in told

@@ -95,7 +95,7 @@ def serve_console(text: str, folder: Path, place: str) -> None:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not _answers(f"http://127.0.0.1:{port}"):
             assert server.poll() is None, f"{place}: ended with {server.returncode}"
             assert time.monotonic() < deadline, f"{place}: does not answer"

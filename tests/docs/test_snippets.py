@@ -43,7 +43,6 @@ def home(tmp_path):
     return checkout.parent
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets(page, home):
     # Guides of the repository are read in a checkout; the tutorial begins in an empty folder.
@@ -94,7 +93,7 @@ def _execute(block: Block, folder: Path) -> Path:
     elif block.language == "python":
         command = [sys.executable, "-c", block.text]
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=folder, capture_output=True, text=True, timeout=180, check=False
         )
         assert done.returncode == 0, f"{block.place}:\n{done.stderr}"
     else:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 TEXT = (b"some text", "text/plain")
 
 
-async def until(condition, seconds=20):
+async def until(condition, seconds=120):
     with anyio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - processes tell nobody
             await anyio.sleep(0.01)

@@ -65,7 +65,7 @@ class BackwardsAction(BlockingAction[BackwardsParams]):
             end = time.monotonic() + 10
             while p.deaf == "while it reads" and time.monotonic() < end:
                 deque(records, maxlen=0)
-            assert self.interrupted.wait(10), "nobody interrupted it"
+            assert self.interrupted.wait(120), "nobody interrupted it"
             if p.fails:
                 raise RuntimeError("interrupted")
             return

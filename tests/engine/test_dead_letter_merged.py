@@ -39,7 +39,7 @@ def process(folder: Path, what: str, times: int = 1, failpoint: str = "") -> sub
 
 
 def ended(process: subprocess.Popen[str]) -> int:
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=180)
     assert process.returncode in {0, -signal.SIGKILL}, told
     return process.returncode
 

@@ -73,7 +73,7 @@ def check_complete(folder: Path, output: str) -> None:
 
 def finish(folder: Path) -> None:
     again = start(folder)
-    output, errors = again.communicate(timeout=50)
+    output, errors = again.communicate(timeout=180)
     assert again.returncode == 0, errors
     check_complete(folder, output)
 
@@ -118,7 +118,7 @@ OFTEN = {"part.after_rename", "sink.after_commit", "checkpoint.before_write"}
 )
 def test_killed_at_a_failpoint(tmp_path: Path, place: str, passage: int) -> None:
     killed = start(tmp_path, NVISY_FAILPOINT=f"{place}:{passage}")
-    killed.communicate(timeout=50)
+    killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL
     check_durable(tmp_path)
     done = close_ledger(tmp_path)
@@ -140,7 +140,7 @@ def test_killed_twice_at_random_moments(tmp_path: Path, seed: int) -> None:
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.4))
         victim.send_signal(signal.SIGKILL)
-        victim.communicate(timeout=50)
+        victim.communicate(timeout=180)
         check_durable(tmp_path)
         check_ledger(tmp_path, cursors[-1])
         cursors.append(close_ledger(tmp_path))

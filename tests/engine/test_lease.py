@@ -284,8 +284,8 @@ def test_a_stopped_run_is_overtaken_and_writes_nothing_when_revived(tmp_path: Pa
     while not (tmp_path / "ledger").exists() and again.poll() is None:
         time.sleep(0.005)
     zombie.send_signal(signal.SIGCONT)
-    _, errors = zombie.communicate(timeout=50)
-    output, told = again.communicate(timeout=50)
+    _, errors = zombie.communicate(timeout=180)
+    output, told = again.communicate(timeout=180)
     assert zombie.returncode == 1
     assert "took over from run" in errors
     assert again.returncode == 0, told

@@ -11,7 +11,7 @@ LEASE = {"NVISY_LEASE_SECONDS": "2"}
 
 def kill_at(folder: Path, place: str) -> None:
     killed = start(folder, NVISY_FAILPOINT=place, **LEASE)
-    killed.communicate(timeout=50)
+    killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL
     check_durable(folder)
 
@@ -48,7 +48,7 @@ def test_stopped_before_it_takes_over(tmp_path: Path) -> None:
             break
     finish(tmp_path)
     late.send_signal(signal.SIGCONT)
-    _, errors = late.communicate(timeout=50)
+    _, errors = late.communicate(timeout=180)
     assert late.returncode == 1
     assert "is running this graph now" in errors
     finish(tmp_path)

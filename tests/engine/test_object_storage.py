@@ -125,12 +125,12 @@ def test_a_killed_run_goes_on_where_nothing_local_is_left(
     environment: Any, s3_server: S3Server, tmp_path: Path, place: str
 ) -> None:
     killed = start(tmp_path, NVISY_FAILPOINT=place)
-    killed.communicate(timeout=50)
+    killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL
     shutil.rmtree(tmp_path / "work", ignore_errors=True)
 
     again = start(tmp_path, NVISY_WORK=str(tmp_path / "elsewhere"))
-    output, errors = again.communicate(timeout=50)
+    output, errors = again.communicate(timeout=180)
 
     assert again.returncode == 0, errors
     check_complete(tmp_path, output)
@@ -146,11 +146,11 @@ def test_a_second_run_is_told_that_one_is_going_on(environment: Any, tmp_path: P
     # It would be quicker than the start of the second one.
     first.send_signal(signal.SIGSTOP)
     second = start(tmp_path, NVISY_WORK=str(tmp_path / "elsewhere"))
-    _, errors = second.communicate(timeout=50)
+    _, errors = second.communicate(timeout=180)
     first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert "is running this graph now" in errors
-    output, errors = first.communicate(timeout=50)
+    output, errors = first.communicate(timeout=180)
     assert first.returncode == 0, errors
     check_complete(tmp_path, output)
 

@@ -209,14 +209,14 @@ def test_a_killed_run_goes_on_where_nothing_local_is_left(
     root: Path, tmp_path: Path, failpoint: str
 ) -> None:
     killed = start(tmp_path, NVISY_FAILPOINT=failpoint)
-    _, errors = killed.communicate(timeout=50)
+    _, errors = killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL, errors
     shutil.rmtree(tmp_path / "work", ignore_errors=True)
     paid = (tmp_path / "ledger").read_text().split("\n")[:-1]
     (tmp_path / "ledger").unlink()
 
     again = start(tmp_path, NVISY_WORK=str(tmp_path / "elsewhere"))
-    output, errors = again.communicate(timeout=50)
+    output, errors = again.communicate(timeout=180)
 
     assert again.returncode == 0, errors
     check_complete(tmp_path, output)

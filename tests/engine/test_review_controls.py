@@ -17,7 +17,7 @@ def start(folder: Path, bug: str, **environment: str) -> "tuple[int, str, str]":
         env={**os.environ, "PYTHONPATH": str(here), **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr

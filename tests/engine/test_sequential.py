@@ -210,7 +210,7 @@ def _process(folder: Path, **environment: str) -> "subprocess.CompletedProcess[s
         env={**os.environ, "PYTHONPATH": str(here), **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
 

@@ -41,7 +41,6 @@ def most_in_a_second(moments: Sequence[float]) -> int:
     return max(bisect_left(moments, m + seconds) - n for n, m in enumerate(moments))
 
 
-@pytest.mark.timeout(60)
 async def test_two_processes_stay_within_the_limit_of_their_connection(tmp_path: Path) -> None:
     stub = OpenAIStub(dimensions=16, watch=True)
     async with stub.serve():
@@ -57,7 +56,6 @@ async def test_two_processes_stay_within_the_limit_of_their_connection(tmp_path:
     assert len(both) >= 0.75 * LIMIT * (both[-1] - both[0])
 
 
-@pytest.mark.timeout(60)
 async def test_one_of_three_is_killed_and_the_others_go_on_within_the_limit(tmp_path: Path) -> None:
     stub = OpenAIStub(dimensions=16, watch=True)
     async with stub.serve():

@@ -10,7 +10,7 @@ import pytest
 
 from nvisy_connectors.vector.qdrant import QdrantConnection
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio]
 
 GRAPH = "examples/handbook/handbook.json"
 QUESTION = "How do I read a CSV file?"

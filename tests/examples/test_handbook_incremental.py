@@ -3,10 +3,6 @@
 import json
 import shutil
 
-import pytest
-
-pytestmark = pytest.mark.timeout(240)
-
 
 def _points(vectors):
     from qdrant_edge import EdgeShard, ScrollRequest

@@ -67,7 +67,7 @@ def test_sales(run, sales):
         env={**os.environ, "NVISY_FAILPOINT": "part.after_rename:3", "NVISY_LEASE_SECONDS": "1"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr

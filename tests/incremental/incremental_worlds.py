@@ -100,7 +100,7 @@ class World:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
         )
         assert child.returncode in {0, KILLED}, child.stderr
         return child.returncode == KILLED

@@ -35,7 +35,7 @@ def start(graph: Path, **environment: str) -> "subprocess.Popen[str]":
 
 def finish(graph: Path) -> dict[str, list[int]]:
     process = start(graph)
-    output, errors = process.communicate(timeout=55)
+    output, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     return {line.split()[0]: list(map(int, line.split()[1:])) for line in output.splitlines()}
 
@@ -43,7 +43,7 @@ def finish(graph: Path) -> dict[str, list[int]]:
 def kill_when(graph: Path, begun: Callable[[], bool], delay: float) -> bool:
     """Kill a run some time after it has begun; returns whether it was still alive."""
     process = start(graph)
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 120
     while not begun() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -136,7 +136,7 @@ def test_rows_to_parquet(table_graph: Path, seed: int) -> None:
 )
 def test_rows_to_parquet_at_a_failpoint(table_graph: Path, place: str) -> None:
     process = start(table_graph, NVISY_FAILPOINT=f"{place}:2")
-    process.communicate(timeout=55)
+    process.communicate(timeout=180)
     assert process.returncode == -signal.SIGKILL
     finish(table_graph)
     check_table(table_graph)

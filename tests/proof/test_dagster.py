@@ -24,7 +24,7 @@ run_coordinator:
   class: DefaultRunCoordinator
 """
 FILE = str(Path(__file__).with_name("deployment.py"))
-LONG = pytest.mark.timeout(240)
+LONG = pytest.mark.timeout(400)
 
 
 class Deployment:
@@ -124,7 +124,7 @@ def is_listening(port: int) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -82,7 +82,7 @@ def failures(tmp_path_factory):
     command += [f"{PLANTED[suite]}::{suite}::{test}" for suite, test in FOUND_BY.items()]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
     run = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=50
+        command, env=environment, capture_output=True, text=True, check=False, timeout=180
     )
     assert run.returncode == 1, run.stdout + run.stderr
     failed = defaultdict(set)

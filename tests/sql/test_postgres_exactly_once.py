@@ -99,11 +99,11 @@ def test_killed_at_a_failpoint(
     tmp_path: Path, database: Database, place: str, passage: int
 ) -> None:
     killed = start(tmp_path, database, "append", NVISY_FAILPOINT=f"{place}:{passage}")
-    killed.communicate(timeout=50)
+    killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL
     check_durable(tmp_path, database)
     again = start(tmp_path, database, "append")
-    output, errors = again.communicate(timeout=50)
+    output, errors = again.communicate(timeout=180)
     assert again.returncode == 0, errors
     assert numbers(database) == WANTED
     assert output.splitlines() == COUNTS
@@ -112,17 +112,17 @@ def test_killed_at_a_failpoint(
 def test_the_kills_are_where_it_matters(tmp_path: Path, database: Database) -> None:
     """Killed right after its commit, a run goes on from a checkpoint that no file has."""
     killed = start(tmp_path, database, "append", NVISY_FAILPOINT="sink.after_commit:2")
-    killed.communicate(timeout=50)
+    killed.communicate(timeout=180)
     assert (filed_epoch(tmp_path), kept_epoch(database)) == (1, 2)
 
 
 def test_rows_without_their_checkpoint_are_noticed(tmp_path: Path, database: Database) -> None:
     """With the kept checkpoint gone, a run does not go on as if nothing were."""
     killed = start(tmp_path, database, "append", NVISY_FAILPOINT="sink.after_commit:2")
-    killed.communicate(timeout=50)
+    killed.communicate(timeout=180)
     database.query("DELETE FROM _nvisy_checkpoints")
     again = start(tmp_path, database, "append")
-    _, errors = again.communicate(timeout=50)
+    _, errors = again.communicate(timeout=180)
     assert again.returncode != 0
     assert "has no record of this run any more" in errors
 
@@ -222,9 +222,9 @@ def test_a_stopped_and_revived_worker_commits_nothing(tmp_path: Path, database: 
     zombie.send_signal(signal.SIGSTOP)
     time.sleep(2.3)
     again = start(tmp_path, database, "append", NVISY_LEASE_SECONDS="2")
-    output, errors = again.communicate(timeout=50)
+    output, errors = again.communicate(timeout=180)
     zombie.send_signal(signal.SIGCONT)
-    _, told = zombie.communicate(timeout=50)
+    _, told = zombie.communicate(timeout=180)
     assert again.returncode == 0, errors
     assert zombie.returncode != 0, told
     assert numbers(database) == WANTED

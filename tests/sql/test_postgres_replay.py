@@ -203,7 +203,7 @@ def in_a_process(folder: Path, database: Database, failpoint: str = "") -> int:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=180,
     )
     assert done.returncode in {0, -signal.SIGKILL}, done.stderr
     return done.returncode

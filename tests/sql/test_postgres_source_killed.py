@@ -36,7 +36,7 @@ def start(folder, database, graph, **environment):
 
 
 def ended(process):
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=180)
     assert process.returncode in {0, -signal.SIGKILL}, told
     return process.returncode == 0
 

@@ -100,7 +100,7 @@ def run(folder: Path, **environment: str) -> int:
         env={**os.environ, "NVISY_LEASE_SECONDS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
     assert done.returncode in {0, -9}, done.stdout + done.stderr

@@ -69,7 +69,7 @@ def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "COLUMNS": "200", **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
 

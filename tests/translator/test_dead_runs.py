@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
-import pytest
 from dagster_project import Project
 from test_processes import slowly, wait_for
 from toys import registry
@@ -44,7 +43,7 @@ def killed(project: Project) -> dg.DagsterRun:
     project.rows = 300
     slowly(project)
     process = project.launch(NVISY_FAILPOINT="checkpoint.after_write:3")
-    process.communicate(timeout=40)
+    process.communicate(timeout=180)
     run = project.latest_run()
     assert run.status is dg.DagsterRunStatus.STARTED
     return run
@@ -83,7 +82,7 @@ def test_a_run_that_lives_is_left_alone(project: Project) -> None:
     slowly(project, 1)
     process = project.launch(NVISY_LEASE_SECONDS="2")
     try:
-        wait_for(project.paid_for, 40)
+        wait_for(project.paid_for)
         run = project.latest_run()
         for _ in range(5):
             assert tick(project) == "every run is alive"
@@ -101,7 +100,7 @@ def test_a_stopped_run_is_reported_once_it_is_silent_and_then_writes_no_more(
     slowly(project)
     process = project.launch(NVISY_LEASE_SECONDS="2")
     try:
-        wait_for(project.paid_for, 40)
+        wait_for(project.paid_for)
         run = project.latest_run()
         process.send_signal(signal.SIGSTOP)
         assert tick(project) == "every run is alive"
@@ -110,7 +109,7 @@ def test_a_stopped_run_is_reported_once_it_is_silent_and_then_writes_no_more(
         assert status(project, run) is dg.DagsterRunStatus.FAILURE
         assert "has been silent for more than 2 s" in last_message(project, run)
         process.send_signal(signal.SIGCONT)
-        output, _ = process.communicate(timeout=40)
+        output, _ = process.communicate(timeout=180)
         assert "took over from run" in output
     finally:
         process.kill()
@@ -134,14 +133,14 @@ def test_the_step_of_a_live_run_is_left_to_it(project: Project) -> None:
     before = project.instance.get_runs_count()
     process = project.launch(NVISY_FAILPOINT="checkpoint.after_write:2")
     try:
-        wait_for(lambda: project.instance.get_runs_count() > before, 40)
+        wait_for(lambda: project.instance.get_runs_count() > before)
         run = project.latest_run()
-        wait_for(lambda: "STEP_UP_FOR_RETRY" in kinds(project, run), 40)
+        wait_for(lambda: "STEP_UP_FOR_RETRY" in kinds(project, run))
         assert tick(project) == "every run is alive"
         process.kill()
         process.wait()
         # Its processes may outlive it for a moment, and then nothing does.
-        wait_for(lambda: run.run_id in tick(project), 40)
+        wait_for(lambda: run.run_id in tick(project))
         assert status(project, run) is dg.DagsterRunStatus.FAILURE
     finally:
         process.kill()
@@ -215,7 +214,6 @@ def holder(project: Project) -> int:
     return 0
 
 
-@pytest.mark.timeout(120)
 def test_worker_and_code_server_are_killed(project: Project) -> None:
     """Nobody is left who would tell Dagster; the daemon finds out when it is started again."""
     (project.home / "dagster.yaml").write_text(COORDINATOR)
@@ -234,10 +232,10 @@ def test_worker_and_code_server_are_killed(project: Project) -> None:
         project, *("dagster", "api", "grpc", "-f", file, "-h", "127.0.0.1", "-p", str(port))
     )
     try:
-        wait_for(lambda: is_listening(port), 40)
+        wait_for(lambda: is_listening(port))
         launch = dagster(project, "dagster", "job", "launch", "-w", str(workspace), "-j", "bill")
         assert launch.wait(40) == 0, project.path("deployment.log").read_text()[-3000:]
-        wait_for(project.paid_for, 40)
+        wait_for(project.paid_for)
         worker = holder(project)
         assert worker not in {0, server.pid}
         os.kill(worker, signal.SIGKILL)
@@ -248,7 +246,7 @@ def test_worker_and_code_server_are_killed(project: Project) -> None:
 
     daemon = dagster(project, "dagster._daemon", "run", "-f", file)
     try:
-        wait_for(lambda: status(project, run) is dg.DagsterRunStatus.FAILURE, 60)
+        wait_for(lambda: status(project, run) is dg.DagsterRunStatus.FAILURE)
     finally:
         kill_group(daemon)
 

@@ -43,7 +43,7 @@ def test_a_server_that_echoes_the_key_leaks_nothing(project: Project, home: Path
     project.path("fail").touch()
 
     process = project.launch(TOY_KEY=SECRET)
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=180)
 
     assert process.returncode != 0
     assert "the server refuses 'Bearer ***'" in output

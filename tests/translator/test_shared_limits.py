@@ -4,7 +4,6 @@ import json
 import sqlite3
 from bisect import bisect_left
 
-import pytest
 from dagster_project import Project
 
 LIMIT = 10
@@ -14,7 +13,6 @@ LATE_SECONDS = 0.2
 """A busy machine may stop a process between its leave to make a call and the call."""
 
 
-@pytest.mark.timeout(90)
 def test_stages_in_processes_of_their_own_share_the_limit(project: Project):
     limit = {"requests": LIMIT, "per": "second"}
     project.path("connections.json").write_text(
@@ -46,7 +44,7 @@ def test_stages_in_processes_of_their_own_share_the_limit(project: Project):
         "execution": {"executor": "multiprocess"},
     }
     process = project.launch()
-    output, _ = process.communicate(timeout=80)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
 
     moments: dict[str, list[float]] = {}

@@ -57,10 +57,10 @@ def check_next_run(project: Project) -> None:
 def test_a_terminated_run_drains(project: Project, executor: str):
     counting_slowly(project, execution={"executor": executor})
     process = project.launch()
-    wait_for(project.paid_for, 40)
+    wait_for(project.paid_for)
     run_id = terminate(project, process)
 
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=180)
 
     assert status(project, run_id) is dg.DagsterRunStatus.CANCELED, output
     assert "what was under way is committed" in output
@@ -80,11 +80,11 @@ def test_past_the_limit_a_terminated_run_stops_at_once(project: Project):
     counting_slowly(project, timeout={"drain_seconds": 0.5})
     project.settings["nodes"][1]["params"]["pause_seconds"] = 30
     process = project.launch()
-    wait_for(project.path("free.db").exists, 40)
+    wait_for(project.path("free.db").exists)
     wait_for(lambda: len(project.written("free")) > 20)
     run_id = terminate(project, process)
 
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=180)
 
     assert status(project, run_id) is dg.DagsterRunStatus.CANCELED, output
     assert "did not end within 0.5 s" in output
@@ -97,14 +97,14 @@ def test_a_second_signal_stops_at_once(project: Project):
     counting_slowly(project, timeout={"drain_seconds": 50})
     project.settings["nodes"][1]["params"]["pause_seconds"] = 30
     process = project.launch()
-    wait_for(project.path("free.db").exists, 40)
+    wait_for(project.path("free.db").exists)
     wait_for(lambda: len(project.written("free")) > 20)
     run_id = terminate(project, process)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.send_signal(signal.SIGTERM)
 
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=180)
 
     assert status(project, run_id) is dg.DagsterRunStatus.CANCELED, output
     assert "STEP_UP_FOR_RETRY" not in kinds_of(project, run_id)
@@ -124,7 +124,7 @@ class Webserver:
             self._url, body, {"Content-Type": "application/json"}, method="POST"
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=180) as answer:
                 return json.loads(answer.read())["data"]
         except urllib.error.HTTPError as error:
             # Which its client would otherwise not read; what is wrong stands in the body.
@@ -173,7 +173,7 @@ def webserver(served: Project) -> Iterator[Webserver]:
     )
     server = Webserver(port)
     try:
-        wait_for(server.answers, 55)
+        wait_for(server.answers)
         yield server
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -197,7 +197,6 @@ mutation($id: String!) { terminateRun(runId: $id, terminatePolicy: SAFE_TERMINAT
 """
 
 
-@pytest.mark.timeout(120)
 def test_terminate_on_dagsters_pages_drains(served: Project, webserver: Webserver):
     project = served
     selector = {
@@ -208,14 +207,14 @@ def test_terminate_on_dagsters_pages_drains(served: Project, webserver: Webserve
     launched = webserver.ask(LAUNCH, params={"selector": selector, "runConfigData": {}})
     assert launched["launchRun"]["__typename"] == "LaunchRunSuccess", launched
     run_id = launched["launchRun"]["run"]["runId"]
-    wait_for(project.paid_for, 40)
+    wait_for(project.paid_for)
 
     assert webserver.ask(TERMINATE, id=run_id)["terminateRun"]["__typename"] == (
         "TerminateRunSuccess"
     )
 
     finished = {dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE}
-    wait_for(lambda: status(project, run_id) in finished, 30)
+    wait_for(lambda: status(project, run_id) in finished)
     assert status(project, run_id) is dg.DagsterRunStatus.CANCELED
     time.sleep(0.2)
     paid = project.paid_for()
