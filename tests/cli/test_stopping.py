@@ -95,7 +95,7 @@ def test_a_signal_drains(start, here, mode, number):
     process.send_signal(number)
     _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 3, stderr
-    assert time.monotonic() - signalled < 8
+    assert time.monotonic() - signalled < 18
     # Though the source idles, and no barrier had been due.
     assert numbers_in(here / "out.db") == list(range(100))
     assert "interrupted: every client is closed, and what was committed stays" in stderr
@@ -167,7 +167,7 @@ def test_past_the_limit_it_stops_at_once(start, here, mode):
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 3, stderr
-    assert 0.5 < time.monotonic() - signalled < 8
+    assert 0.5 < time.monotonic() - signalled < 18
     if mode:
         assert 'did not end within 0.5 s ("timeout.drain_seconds")' in stderr
     assert numbers_in(here / "out.db") == []

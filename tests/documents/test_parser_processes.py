@@ -39,9 +39,9 @@ async def test_one_process_serves_many_documents(parser):
 async def test_as_many_processes_as_asked_for(parser, awkward):
     async with parser(workers=3) as action:
         started = time.monotonic()
-        await action.apply(files.blobs([(b"!sleep 1", "text/plain")] * 6))
+        await action.apply(files.blobs([(b"!sleep 2", "text/plain")] * 6))
         assert len(parsers()) == 3
-        assert time.monotonic() - started < 5.5
+        assert time.monotonic() - started < 11
 
 
 async def test_killed_from_outside_it_is_retried_once(parser, awkward):
@@ -88,7 +88,7 @@ async def test_cancelled_it_is_gone_at_once(parser, awkward):
         assert all(not _busy(process) or process.cpu_times().user < 5 for process in parsers())
         started = time.monotonic()
         assert (await action.apply(files.blobs([TEXT]))).num_rows == 1
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 50
 
 
 async def test_a_process_that_keeps_memory_is_replaced(parser, monkeypatch):

@@ -122,7 +122,7 @@ def test_no_text_takes_long(text):
     structure(text)
     without_markers(text, "marker")
     find_starts(text, [(1, text), (2, text[:1000]), (3, text)])
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 8
 
 
 words = st.lists(

@@ -230,4 +230,4 @@ async def test_an_outage_ends_a_run_whose_policy_is_short(tmp_path: Path) -> Non
     with pytest.raises(NodeError, match="cannot be reached") as caught:
         await run(graph, stub, tmp_path)
     assert (caught.value.tag, caught.value.retryable) == ("connection", True)
-    assert 1.5 <= time.monotonic() - started < 5
+    assert 1.5 <= time.monotonic() - started < 30

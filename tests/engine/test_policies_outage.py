@@ -143,7 +143,7 @@ async def test_a_probe_that_is_cancelled_leaves_the_place_to_another() -> None:
         tasks.start_soon(caller.call, hang, 1)
         await hung.wait()
         tasks.cancel_scope.cancel()
-    with anyio.fail_after(7):
+    with anyio.fail_after(60):
         assert await caller.call(system, 3) == 3
 
 

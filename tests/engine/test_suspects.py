@@ -229,7 +229,7 @@ async def test_being_alone() -> None:
             finally:
                 inside[0] -= 1
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for number in range(100):
                 tasks.start_soon(lambda alone=number % 7 == 0: one(alone=alone))

@@ -62,7 +62,7 @@ def test_a_hostile_document_gives_a_clear_error_quickly(name):
     with pytest.raises(GraphErrors) as caught:
         parse_graph(document)
     assert expected in str(caught.value.errors[0])
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 4.0
     assert len(str(caught.value)) < 20_000
 
 

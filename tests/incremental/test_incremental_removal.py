@@ -35,7 +35,7 @@ def test_it_is_the_same_after_a_materialized_edge():
 async def test_an_inlet_holds_it_until_the_barrier_of_all_channels():
     rows = pa.record_batch({"x": [1]})
     first, second = Channel(), Channel()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         for message in (Removal.of([ids(1)]), rows, Barrier(1), Removal.of([ids(3)]), END):
             await first.send(message)
         for message in (rows, Removal.of([ids(2)], [ids(1)]), Barrier(1), rows, END):

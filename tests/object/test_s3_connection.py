@@ -42,7 +42,7 @@ async def test_an_unreachable_endpoint_is_transient_and_quick(s3_server):
     began = time.monotonic()
     with pytest.raises(TransientError, match="cannot be reached"):
         await drain(source(connection_to(s3_server, endpoint="http://127.0.0.1:1")))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 45
 
 
 async def test_prefixes_are_characters_and_globs_follow_them(s3_server, s3, place):

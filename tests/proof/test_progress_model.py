@@ -136,7 +136,7 @@ class Progress(RuleBasedStateMachine):
         return outcome
 
     async def run(self) -> RunResult:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             return await run_plan(
                 self.plan, {}, storage=self.folder / "state", stop=parts.world.stop
             )

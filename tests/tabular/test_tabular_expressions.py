@@ -185,7 +185,7 @@ def test_is_refused_quickly_before_the_schema_is_known(text):
     started = time.monotonic()
     with pytest.raises(ConfigError) as refused:
         parse_expression("where", text)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert str(refused.value).startswith("expression 'where': ")
     assert len(str(refused.value)) < 600
 
