@@ -151,8 +151,8 @@ async def test_killed_while_marks_are_merged_none_is_lost(
 async def test_marks_are_read_and_added_while_they_are_merged(tmp_path: Path) -> None:
     await run(chain(counter(rows=3), table(tmp_path, refuse=[0, 1, 2])), tmp_path)
     box(tmp_path).mark(box(tmp_path).letters().slice(0, 1), "discarded")
-    tasks = [process(tmp_path, "mark", 150), process(tmp_path, "mark", 150)]
-    tasks += [process(tmp_path, "watch", 150), process(tmp_path, "watch", 150)]
+    tasks = [process(tmp_path, "mark", 50), process(tmp_path, "mark", 50)]
+    tasks += [process(tmp_path, "watch", 50), process(tmp_path, "watch", 50)]
     assert [ended(one) for one in tasks] == [0] * 4
     statuses = box(tmp_path).letters(ALL)["status"]
     assert sorted(statuses.to_pylist()) == ["discarded", "open", "open"]

@@ -4,6 +4,7 @@ The sinks of these tests append, and the actions keep a ledger: what is done twi
 """
 
 import json
+import os
 import random
 import signal
 import threading
@@ -157,7 +158,7 @@ async def test_past_the_limit_it_stops_at_once(tmp_path: Path) -> None:
         [
             source(rows=300, batch_rows=20),
             billed(tmp_path),
-            appending(tmp_path, write_seconds=2.0),
+            appending(tmp_path, write_seconds=0.6),
         ],
         "count billed",
         "billed out",
@@ -166,7 +167,7 @@ async def test_past_the_limit_it_stops_at_once(tmp_path: Path) -> None:
     )
     started = time.monotonic()
     end = await stopped(plan, tmp_path, lambda: len(ledger(tmp_path)) >= 100)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 6
     assert not end.drained
     assert "did not end within 0.2 s" in end.message
     assert numbers_in(tmp_path / "out.db") == []
@@ -323,7 +324,8 @@ async def test_asked_from_a_thread_and_from_a_handler() -> None:
     try:
         with anyio.fail_after(60):
             await stop.wait()
-            threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1]).start()
+            # To the process, as from without: it is the main thread that takes it, and wakes.
+            threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGUSR1]).start()
             await again.wait()
             await again.wait()
     finally:

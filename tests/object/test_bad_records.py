@@ -68,7 +68,7 @@ any_line = st.one_of(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     made=st.lists(st.lists(any_line, max_size=12), min_size=1, max_size=3),

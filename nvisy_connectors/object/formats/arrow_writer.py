@@ -11,6 +11,8 @@ from nvisy_connectors.object.params import WriteParams
 BATCH_ROWS = 64 * 1024
 BATCH_BYTES = 8 << 20
 """A record batch is written at whichever comes first; it is what a part holds in memory."""
+LARGE_BYTES = 1 << 20
+"""So large a batch is written as it comes: joining it with others would copy it."""
 
 
 class ArrowWriter(PartWriter):
@@ -34,10 +36,13 @@ class ArrowWriter(PartWriter):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Keep rows until they fill a record batch."""
+        large = batch.nbytes >= LARGE_BYTES  # a slice may lie in larger buffers
+        if large:
+            self.flush()
         self._waiting.append(batch)
         self._rows += batch.num_rows
         self._bytes += batch.get_total_buffer_size()
-        if self._rows >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
+        if self._rows >= BATCH_ROWS or self._bytes >= BATCH_BYTES or large:
             self.flush()
 
     @property

@@ -1,5 +1,6 @@
 """One block of CSV -> columns, as fast as it goes."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +14,14 @@ from nvisy_connectors.object.formats.csv_blocks import CsvBlock, Layout
 from nvisy_connectors.object.formats.csv_dialect import Dialect
 from nvisy_connectors.object.formats.csv_marks import bare_escapes
 from nvisy_connectors.object.formats.decimals import check_decimals
+from nvisy_connectors.object.formats.floats import infinite_rows
 
 csv: Any = cast("Any", pa_csv)
 
 _ZERO, _NINE = b"09"
 _LF, _CR = 10, 13
+_LARGE = re.compile(rb"[0-9]{30}|[0-9][eE]\+?[0-9]{2}")
+"""What any text of a number has that is too large for a column of floats."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,11 @@ def parse(block: CsvBlock, form: Form) -> pa.RecordBatch | None:
         table = read(data, block.layout, form)
     except pa.ArrowInvalid:
         return None
-    return one_batch(table) if table.num_rows == block.count else None
+    if table.num_rows != block.count:
+        return None
+    if len(infinite_rows(table)) and _LARGE.search(data):
+        return None
+    return one_batch(table)
 
 
 def to_utf8(data: bytes, encoding: str) -> bytes | None:

@@ -120,12 +120,22 @@ def convert(values: pa.Array, kind: pa.DataType, decimal_point: str = ".") -> tu
         doubtful, found = np.flatnonzero(given), pa.nulls(len(values), kind)
     if not len(doubtful):
         return found, np.ones(len(values), np.bool_)
-    others, fits = _read(values.take(pa.array(doubtful)), kind, decimal_point)
+    asked = values.take(pa.array(doubtful))
+    others, fits = _read(asked, kind, decimal_point)
+    if pa.types.is_floating(kind):
+        others, fits = _but_too_large(asked, others, fits)
     mask = np.zeros(len(values), np.bool_)
     mask[doubtful] = True
     good = ~mask
     good[doubtful] = fits
     return pc.replace_with_mask(found, pa.array(mask), others), good
+
+
+def _but_too_large(texts: pa.Array, found: pa.Array, good: Mask) -> tuple[pa.Array, Mask]:
+    # Infinity that was written as such has no digits.
+    large = pc.and_(pc.is_inf(found), pc.match_substring_regex(texts, _DIGIT))
+    large = pc.fill_null(large, False)  # noqa: FBT003 - Arrow's
+    return pc.if_else(large, pa.scalar(None, found.type), found), good & ~np.asarray(large)
 
 
 def _plain(values: pa.Array, kind: pa.DataType, decimal_point: str) -> Mask:

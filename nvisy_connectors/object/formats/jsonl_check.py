@@ -5,6 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from nvisy_connectors.object.formats.floats import Number, is_too_large
+
 Check = Callable[[Any], str | None]
 """Why a value is none of a column; `None` if it is one, as far as its kind and range tell."""
 
@@ -12,6 +14,7 @@ _KINDS: dict[type, str] = {
     bool: "a boolean",
     int: "an integer",
     float: "a number",
+    Number: "a number",
     str: "a text",
     list: "an array",
     dict: "an object",
@@ -77,7 +80,7 @@ def _list(kind: pa.DataType, path: str, *, declared: bool) -> Check:
 
 def _scalar(kind: pa.DataType, path: str) -> Check:
     fits = _types(kind)
-    limits = _limits(kind)
+    limits, is_large = _limits(kind), _largeness(kind)
     refused = _refused(kind, path)
 
     def check(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
@@ -85,7 +88,8 @@ def _scalar(kind: pa.DataType, path: str) -> Check:
             return None
         if type(value) not in fits:
             return refused(value)
-        if limits is not None and not limits[0] <= value <= limits[1]:
+        is_outside = not limits[0] <= value <= limits[1] if limits else is_large(value)
+        if is_outside:
             return f"field {path!r} is out of the range of {kind}"
         return None
 
@@ -106,9 +110,9 @@ def _types(kind: pa.DataType) -> set[type]:
     if types.is_integer(kind):
         return {int}
     if types.is_floating(kind):
-        return {int, float}
+        return {int, float, Number}
     if types.is_decimal(kind):
-        return {int, float, str}
+        return {int, float, Number, str}
     return {str} if types.is_string(kind) or types.is_timestamp(kind) else set()
 
 
@@ -119,3 +123,9 @@ def _limits(kind: pa.DataType) -> tuple[int, int] | None:
         return 0, (1 << kind.bit_width) - 1
     half = 1 << (kind.bit_width - 1)
     return -half, half - 1
+
+
+def _largeness(kind: pa.DataType) -> Callable[[Any], bool]:
+    if not pa.types.is_floating(kind):
+        return lambda _: False
+    return lambda value: is_too_large(value, kind.bit_width)

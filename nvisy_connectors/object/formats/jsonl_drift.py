@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from nvisy_connectors.object.formats.floats import Number, as_number
 from nvisy_connectors.object.formats.jsonl_check import checker
 from nvisy_connectors.object.formats.jsonl_errors import Form, Line, fields_alone
 from nvisy_connectors.object.formats.jsonl_parse import read_rows
@@ -22,12 +24,6 @@ Split = Callable[[Any], tuple[Any, Any]]
 _NOTHING: Any = object()
 _EXACT_DIGITS = 15
 """So many digits come out of a float as they went in."""
-
-
-class _Number(float):
-    """A number with more digits than a float holds."""
-
-    text: str
 
 
 def widened(schema: pa.Schema) -> pa.Schema:
@@ -159,8 +155,7 @@ def _split(kind: pa.DataType, *, declared: bool) -> Split:
     check = checker(kind, declared=declared)
 
     def split(value: Any) -> tuple[Any, Any]:  # noqa: ANN401 - any JSON value
-        plain = float(value) if type(value) is _Number else value
-        return (value, _NOTHING) if check(plain) is None else (None, value)
+        return (value, _NOTHING) if check(value) is None else (None, value)
 
     return split
 
@@ -170,11 +165,8 @@ def _read(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _number(text: str) -> float:
-    if len(text) <= _EXACT_DIGITS:
-        return float(text)
-    number = _Number(text)
-    number.text = text
-    return number
+    value = float(text)
+    return value if len(text) <= _EXACT_DIGITS and isfinite(value) else as_number(text)
 
 
 def _written(fits: Any, rest: Any) -> tuple[bytes, str]:  # noqa: ANN401 - any JSON value
@@ -195,7 +187,7 @@ def _text(value: Any, *, nan: bool) -> str:  # noqa: ANN401 - any JSON value
         return f"{{{','.join(members)}}}"
     if isinstance(value, list):
         return f"[{','.join(_text(one, nan=nan) for one in value)}]"
-    if type(value) is _Number:
+    if type(value) is Number:
         return value.text
     return _ENCODE[nan](value)
 

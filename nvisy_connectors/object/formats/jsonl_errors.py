@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import isinf
 from typing import Any
 
 import pyarrow as pa
 
+from nvisy_connectors.object.formats.floats import LARGEST, as_number
 from nvisy_connectors.object.formats.jsonl_check import checker, kind_of
 from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer, line_numbers, parse
 from nvisy_connectors.object.formats.line_blocks import BOM, Block
@@ -264,14 +264,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _float(text: str) -> float:
     value = float(text)
-    if isinf(value):
+    if abs(value) >= _DOUBTFUL:
         digits, _, exponent = text.lower().partition("e")
         # Arrow's own rule: many digits alone are no reason to refuse.
         if exponent and int(exponent) > MAX_EXPONENT + len(digits.partition(".")[2]):
             raise _TooBigError(f"the number {text[:40]} is too big")
+        return as_number(text)
     return value
 
 
+_DOUBTFUL = LARGEST[32]
+"""From here on a number may be rounded to one that a column of floats does not hold."""
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
 
 

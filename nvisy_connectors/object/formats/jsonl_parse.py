@@ -1,5 +1,6 @@
 """One block of JSON lines -> one record batch, as fast as it goes."""
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from nvisy_connectors.object.formats.decimals import check_decimals
+from nvisy_connectors.object.formats.floats import as_number, infinite_rows
+from nvisy_connectors.object.formats.jsonl_check import checker
 from nvisy_connectors.object.formats.jsonl_rows import SUSPECT, line_reader
 from nvisy_connectors.object.formats.line_blocks import Block
 from nvisy_connectors.object.formats.line_table import LineTable
@@ -161,7 +164,27 @@ def _read(data: Bytes | pa.Buffer, schema: pa.Schema | None, unexpected: str) ->
         ),
     )
     check_decimals(table)
+    if schema is not None:
+        _check_floats(table, data)
     return table
+
+
+def _check_floats(table: pa.Table, data: Bytes | pa.Buffer) -> None:
+    # What was written as infinity and what became it can only be told apart by the text.
+    rows = infinite_rows(table)
+    if not len(rows):
+        return
+    lines = [line for line in bytes(data).split(b"\n") if line.strip(_BLANK)]
+    if len(lines) != table.num_rows:
+        raise pa.ArrowInvalid("a line holds no single row")
+    check = checker(pa.struct(list(table.schema)), declared=True)
+    for row in rows:
+        try:
+            reason = check(json.loads(lines[row].strip(_BLANK), parse_float=as_number))
+        except (ValueError, RecursionError) as error:
+            raise pa.ArrowInvalid("a number is too big") from error
+        if reason is not None:
+            raise pa.ArrowInvalid(reason)
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:
