@@ -61,11 +61,8 @@ def parse(block: CsvBlock, form: Form) -> pa.RecordBatch | None:
         table = read(data, block.layout, form)
     except pa.ArrowInvalid:
         return None
-    if table.num_rows != block.count:
-        return None
-    if len(infinite_rows(table)) and _LARGE.search(data):
-        return None
-    return one_batch(table)
+    may_be_large = len(infinite_rows(table)) and _LARGE.search(data)
+    return None if may_be_large or table.num_rows != block.count else one_batch(table)
 
 
 def to_utf8(data: bytes, encoding: str) -> bytes | None:
