@@ -250,6 +250,7 @@ def run_objects(report: Report) -> None:
     small, large = (1_000, 50) if report.options.quick else (10_000, 500)
     from servers.seaweedfs import seaweedfs  # of the tests
 
+    data.WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=data.WORK) as folder, seaweedfs(Path(folder)) as server:
         script("objects.py", "fill", server.endpoint, small, large)
         for what, title, count, unit, limit in (

@@ -14,6 +14,7 @@ from nvisy_connectors.tabular.database import error_details, select
 from nvisy_connectors.tabular.evaluation import evaluate
 from nvisy_connectors.tabular.expression import Expression, existing, nearest, parse_expression
 from nvisy_connectors.tabular.fractions import fractions, is_text, without
+from nvisy_connectors.tabular.overflows import overflows
 from nvisy_connectors.tabular.syntax import parse_one
 from nvisy_dagster.sdk import ConfigError, NvisyError, Params, raise_mistakes
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
@@ -76,10 +77,11 @@ class Casts:
         arrays = list(batch.columns)
         # Backwards: of several columns that fail on a row the first is told.
         for one, values in reversed(list(zip(self.casts, evaluated.values, strict=True))):
-            cut = fractions(batch.column(one.place), values.type)
-            arrays[one.place] = without(values, cut) if one.on_error == "null" else values
+            column = batch.column(one.place)
+            lost = fractions(column, values.type) | overflows(column, values)
+            arrays[one.place] = without(values, lost) if one.on_error == "null" else values
             if one.on_error != "null":
-                failures |= {row: one.begin + reason for row, reason in cut.items()}
+                failures |= {row: one.begin + reason for row, reason in lost.items()}
         self._end_run(failures)
         schema = self.schema
         if failures:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 import pyarrow as pa
@@ -170,6 +171,44 @@ def test_a_fraction_is_never_cut_off():
     assert list(refused_rows(tiny, columns={"t": "INTEGER"})) == [0, 1]
     nulls = convert(batch, columns={"t": {"type": "INTEGER", "on_error": "null"}})
     assert nulls.column("t").to_pylist() == [1, 2, None, 10]
+
+
+@pytest.mark.parametrize(
+    ("kind", "large", "small"),
+    [
+        ("DOUBLE", ["9e308", "-1e309", "1.8e308", "9" * 400], ["1.7e308", "9" * 300, "1e-400"]),
+        ("FLOAT", ["9e38", " -1E39 ", "3.5e+38", "9" * 50], ["3.4e38", "9" * 30, "1_0e37"]),
+    ],
+)
+def test_no_number_becomes_infinity(kind, large, small):
+    batch = batch_of({"t": [*small, *large, "Infinity", "-inf", None]})
+    rows = range(len(small), len(small) + len(large))
+    found = refused_rows(batch, columns={"t": kind})
+    name = kind.lower()
+    assert found == {
+        row: f"column 't': {text[:80]!r} is too large for {name}"
+        for row, text in zip(rows, large, strict=True)
+    }
+    assert list(refused_rows(batch.slice(2), columns={"t": kind})) == [row - 2 for row in rows]
+    nulls = convert(batch, columns={"t": {"type": kind, "on_error": "null"}})["t"].to_pylist()
+    assert None not in nulls[: len(small)]
+    assert nulls[len(small) :] == [*[None] * len(large), inf, -inf, None]
+    with pytest.raises(NvisyError, match="is too large for"):
+        convert(batch, columns={"t": {"type": kind, "on_error": "fail"}})
+
+
+def test_no_number_within_a_list_becomes_infinity():
+    texts = batch_of({"t": [["1", "inf"], ["2", "9e38"], None, ["inf", "1e20"]]})
+    assert list(refused_rows(texts, columns={"t": "FLOAT[]"})) == [1]
+    json = batch_of({"t": ['[{"x": 1e308}]', '[{"x": 9e308}]', "[]"]})
+    assert list(refused_rows(json, columns={"t": "STRUCT(x DOUBLE)[]"})) == [1]
+
+
+def test_no_double_becomes_an_infinite_float():
+    batch = batch_of({"f": [9e38, -inf, 1e38]})
+    assert list(refused_rows(batch, columns={"f": "FLOAT"})) == [0]
+    nulls = convert(batch, columns={"f": {"type": "FLOAT", "on_error": "null"}})
+    assert nulls["f"].to_pylist() == [None, -inf, pytest.approx(1e38)]
 
 
 def test_a_column_that_is_not_null_stays_so_unless_failures_become_null():

@@ -46,8 +46,14 @@ def is_too_large(value: float, bits: int) -> bool:
 
 def infinite_rows(table: pa.Table) -> Indexes:
     """The rows with infinity in some value, or in what consists of several."""
-    found = [_infinite(column.combine_chunks()) for column in table.columns]
+    columns = [column for column in table.columns if _holds_floats(column.type)]
+    found = [_infinite(column.combine_chunks()) for column in columns]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    inner = (kind.field(place).type for place in range(kind.num_fields))
+    return pa.types.is_floating(kind) or any(map(_holds_floats, inner))
 
 
 def _infinite(array: pa.Array) -> Indexes:
