@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from nvisy_connectors.tabular.widening import fit, whole_decimal
+
 
 def readable(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with columns widened that DuckDB has no type for.
@@ -9,11 +11,45 @@ def readable(batch: pa.RecordBatch) -> pa.RecordBatch:
     Raises:
         pa.ArrowException: A column cannot be widened.
     """
-    arrays = [
-        array.cast(pa.float32()) if pa.types.is_float16(array.type) else array
-        for array in batch.columns
-    ]
+    arrays: list[pa.Array] = []
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        kind = _given_type(array.type)
+        if kind is None:
+            raise pa.ArrowInvalid(f"{name!r} is of type {array.type}, which DuckDB does not know")
+        arrays.append(fit(array, kind))
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+
+
+def _given_type(kind: pa.DataType) -> pa.DataType | None:  # noqa: PLR0911 - one per kind of type
+    """The type as which DuckDB reads values of a type, at whatever depth."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_decimal(kind):
+        return kind if kind.scale >= 0 else whole_decimal(kind)
+    if pa.types.is_dictionary(kind):
+        inner = _given_type(kind.value_type)
+        return kind if inner == kind.value_type else inner
+    if not pa.types.is_nested(kind) or pa.types.is_run_end_encoded(kind):
+        return kind
+    fields = [kind.field(place) for place in range(kind.num_fields)]
+    found = [_given_type(field.type) for field in fields]
+    if None in found:
+        return None
+    if all(one == field.type for one, field in zip(found, fields, strict=True)):
+        return kind
+    return _with_fields(kind, [f.with_type(one) for f, one in zip(fields, found, strict=True)])
+
+
+def _with_fields(kind: pa.DataType, fields: list[pa.Field]) -> pa.DataType | None:
+    if pa.types.is_struct(kind):
+        return pa.struct(fields)
+    if pa.types.is_map(kind):
+        return pa.map_(fields[0].type.field(0), fields[0].type.field(1))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(fields[0], kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(fields[0])
+    return pa.list_(fields[0]) if pa.types.is_list(kind) else None
 
 
 def unsliced(batch: pa.RecordBatch) -> pa.RecordBatch:

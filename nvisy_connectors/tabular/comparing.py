@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from nvisy_connectors.tabular.widening import MOST_DIGITS, common_type, fit
+from nvisy_connectors.tabular.widening import MOST_DIGITS, common_type, fit, whole_decimal
 
 
 def comparable_type(kind: pa.DataType) -> pa.DataType | None:
@@ -18,7 +18,8 @@ def comparable_type(kind: pa.DataType) -> pa.DataType | None:
     elif kinds.is_floating(kind):
         found = pa.float32() if kinds.is_float16(kind) else kind
     elif kinds.is_decimal(kind) and kind.precision <= MOST_DIGITS:
-        found = pa.decimal128(kind.precision, kind.scale)
+        scaled = kind.scale >= 0
+        found = pa.decimal128(kind.precision, kind.scale) if scaled else whole_decimal(kind)
     elif kinds.is_temporal(kind) and not kinds.is_interval(kind):
         found = pa.int32() if kind.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
     elif not kinds.is_null(kind):

@@ -20,7 +20,7 @@ def fractions(column: pa.Array, after: pa.DataType) -> dict[int, str]:
     if not pa.types.is_integer(after):
         return {}
     kind = column.type
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_floating(kind) or (pa.types.is_decimal(kind) and kind.scale > 0):
         values = column.cast(pa.float32()) if pa.types.is_float16(kind) else column
         rows = _true(pc.not_equal(pc.trunc(values), values))
         finite = [(row, column[row].as_py()) for row in rows]

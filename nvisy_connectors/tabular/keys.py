@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from nvisy_connectors.tabular.widening import whole_decimal
+
 
 class Keys:
     """Some columns of records, made comparable.
@@ -52,10 +54,16 @@ def is_comparable(kind: pa.DataType) -> bool:
         return False
     if isinstance(kind, pa.BaseExtensionType):
         return is_comparable(kind.storage_type)
+    if _counts_thousands(kind):
+        return whole_decimal(kind) is not None
     return all(
         pa.types.is_null(field.type) or is_comparable(field.type)
         for field in map(kind.field, range(kind.num_fields))
     )
+
+
+def _counts_thousands(kind: pa.DataType) -> bool:
+    return pa.types.is_decimal(kind) and kind.scale < 0
 
 
 def _comparable(array: pa.Array) -> pa.Array:
@@ -75,6 +83,8 @@ def _comparable_type(kind: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one p
     if pa.types.is_dictionary(kind):
         inner = _comparable_type(kind.value_type)
         return kind if inner == kind.value_type else inner
+    if _counts_thousands(kind) and (whole := whole_decimal(kind)) is not None:
+        return whole
     if pa.types.is_temporal(kind):
         return pa.int32() if kind.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
     if pa.types.is_struct(kind):

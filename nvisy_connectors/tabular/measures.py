@@ -64,8 +64,8 @@ def _count_distinct(kind: pa.DataType) -> pa.DataType | None:
 def _sum(kind: pa.DataType) -> pa.DataType | None:
     if kinds.is_integer(kind):
         return pa.uint64() if kinds.is_unsigned_integer(kind) else pa.int64()
-    if kinds.is_decimal(kind) and kind.precision <= MOST_DIGITS and kind.scale >= 0:
-        return pa.decimal128(MOST_DIGITS, kind.scale)
+    if kinds.is_decimal(kind) and (given := comparable_type(kind)) is not None:
+        return pa.decimal128(MOST_DIGITS, given.scale)
     return pa.float64() if kinds.is_floating(kind) else None
 
 

@@ -45,6 +45,15 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     return None
 
 
+def whole_decimal(kind: pa.DataType) -> pa.DataType | None:
+    """The decimal without places behind the point that holds a decimal of a scale below zero.
+
+    DuckDB knows no such scales, which count thousands, say. `None` if there were too many digits.
+    """
+    digits = kind.precision - kind.scale
+    return pa.decimal128(digits, 0) if digits <= MOST_DIGITS else None
+
+
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type without dictionaries and views, at whatever depth."""
     if kinds.is_dictionary(kind):
