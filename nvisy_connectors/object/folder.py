@@ -2,13 +2,13 @@
 
 import datetime as dt
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from nvisy_connectors.object.read_memory import Bytes, ReadMemory
+from nvisy_connectors.object.read_memory import Bytes, Piece, ReadMemory
 from nvisy_connectors.object.uploads import Upload
 
 
@@ -107,8 +107,13 @@ class Folder(ABC):
         """
 
     @abstractmethod
-    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes | bytearray | memoryview:
-        """Some bytes of exactly the version that was listed; blocks, for worker threads.
+    def read_on(self, info: ObjectInfo, start: int, size: int) -> Iterator[Piece]:
+        """From a place to the end of exactly the version that was listed; blocks, for threads.
+
+        Args:
+            info: The object.
+            start: The place.
+            size: Bytes of a piece, about.
 
         Raises:
             ConfigError: The store refuses.

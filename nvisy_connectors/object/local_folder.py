@@ -17,7 +17,7 @@ from anyio import to_thread
 from nvisy_connectors.object.errors import changed, disk_error
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
 from nvisy_connectors.object.pipeline import in_thread
-from nvisy_connectors.object.read_memory import Bytes, ReadMemory
+from nvisy_connectors.object.read_memory import Bytes, Piece, ReadMemory
 from nvisy_dagster.sdk import ConfigError
 
 PAGE_OBJECTS = 1000
@@ -68,9 +68,10 @@ class LocalFolder(Folder):
                 raise changed(self.uri(info.key))
             return pa.OSFile(str(self._path(info.key)))
 
-    def read_range(self, info: ObjectInfo, start: int, end: int) -> Bytes:
-        """Some bytes of the file if it is the version that was listed."""
-        return self._read(Span(info, start, end), None)
+    def read_on(self, info: ObjectInfo, start: int, size: int) -> Iterator[Piece]:
+        """From a place to the end of the file if it is the version that was listed."""
+        for at in range(start, info.size, size):
+            yield self._read(Span(info, at, min(at + size, info.size)), None)
 
     async def make_spool(self, writer: str, holder: int) -> Path:
         """A hidden folder beside the files, so that publishing is a rename."""

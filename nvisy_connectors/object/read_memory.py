@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 Bytes = bytes | bytearray
+Piece = Bytes | memoryview
 
 KEPT = 8
 """Pieces that are kept at most: as many as are on their way between a disk and a decoder."""

@@ -1,13 +1,13 @@
 """Bytes that were kept, to be read as if they were objects of a folder."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from nvisy_connectors.object.folder import Folder, ObjectInfo, Span
-from nvisy_connectors.object.read_memory import Bytes, ReadMemory
+from nvisy_connectors.object.read_memory import Bytes, Piece, ReadMemory
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ class RememberedFolder(Folder):
         """The bytes as a file."""
         return pa.BufferReader(self._objects[info.key].data)
 
-    def read_range(self, info: ObjectInfo, start: int, end: int) -> memoryview:
-        """Some of the bytes."""
-        return memoryview(self._objects[info.key].data)[start:end]
+    def read_on(self, info: ObjectInfo, start: int, size: int) -> Iterator[Piece]:
+        """The bytes from a place on."""
+        data = memoryview(self._objects[info.key].data)
+        return (data[at : at + size] for at in range(start, len(data), size))
 
     async def make_spool(self, writer: str, holder: int) -> Path:
         """Refused."""

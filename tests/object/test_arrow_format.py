@@ -187,9 +187,13 @@ async def test_damage_of_any_kind_is_told(tmp_path, data):
         batch.data.validate()
 
 
+def read_ahead(data):
+    return ReadAhead(lambda start, _: iter([data[start:]]), len(data))
+
+
 def rows_in(data):
     found = 0
-    with ReadAhead(lambda a, b: data[a:b], len(data)) as ahead:
+    with read_ahead(data) as ahead:
         reader = MessageReader(ahead, len(data))
         while (message := reader.read()) is not None:
             found += message.rows if message.is_rows else 0
@@ -212,7 +216,7 @@ async def test_what_is_cut_between_two_messages_is_not_whole(tmp_path, stream):
     path = write(tmp_path / "x.arrow", table(50), stream=stream, batch_rows=10)
     sound = path.read_bytes()
     ends = [0 if stream else 8]
-    with ReadAhead(lambda a, b: sound[a:b], len(sound)) as ahead:
+    with read_ahead(sound) as ahead:
         reader = MessageReader(ahead, len(sound))
         while (message := reader.read()) is not None:
             ends.append(ends[-1] + sum(map(len, message.pieces)))

@@ -17,7 +17,13 @@ DATA = bytes(range(256)) * 4
 def small_pieces():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(read_ahead, "PIECE_BYTES", 10)
+        patched.setattr(read_ahead, "NEAR_BYTES", 15)
         yield
+
+
+def reading(data):
+    """Pieces of `data` from a place on."""
+    return lambda start, size: (data[at : at + size] for at in range(start, len(data), size))
 
 
 def rest(ahead):
@@ -35,11 +41,12 @@ def rest(ahead):
 )
 def test_pieces_come_in_order_from_wherever_it_goes_on(size, steps):
     data, place = DATA[:size], 0
-    with ReadAhead(lambda a, b: data[a:b], size) as ahead:
+    with ReadAhead(reading(data), size) as ahead:
         for pieces, to in steps:
             for _ in range(pieces):
                 piece = ahead.next()
-                assert bytes(piece) == data[place : place + 10]
+                assert bytes(piece) == data[place : place + len(piece)]
+                assert piece or place >= size
                 place += len(piece)
             ahead.seek(to)
             place = to
@@ -50,9 +57,10 @@ def test_pieces_come_in_order_from_wherever_it_goes_on(size, steps):
 def test_no_more_is_read_than_a_few_pieces_ahead():
     asked = []
 
-    def read(start, end):
-        asked.append(start)
-        return DATA[start:end]
+    def read(start, size):
+        for at in range(start, len(DATA), size):
+            asked.append(at)
+            yield DATA[at : at + size]
 
     with ReadAhead(read, len(DATA)) as ahead:
         assert asked == []
@@ -63,11 +71,28 @@ def test_no_more_is_read_than_a_few_pieces_ahead():
     assert len(asked) <= 19 + PIECES
 
 
+def test_what_lies_near_is_read_on_to_and_what_lies_far_is_asked_for():
+    asked = []
+
+    def read(start, size):
+        asked.append(start)
+        return reading(DATA)(start, size)
+
+    with ReadAhead(read, len(DATA)) as ahead:
+        ahead.next()
+        ahead.seek(25)
+        assert bytes(ahead.next()) == DATA[25:30]
+        ahead.seek(400)
+        assert bytes(ahead.next()) == DATA[400:410]
+        ahead.seek(3)
+        assert bytes(ahead.next()) == DATA[3:13]
+    assert asked == [0, 400, 3]
+
+
 def test_an_error_is_told_where_its_piece_would_come():
-    def read(start, end):
-        if start == 20:
-            raise OSError("gone")
-        return DATA[start:end]
+    def read(start, size):
+        yield from (DATA[:size], DATA[size : 2 * size])
+        raise OSError("gone")
 
     with ReadAhead(read, len(DATA)) as ahead:
         assert bytes(ahead.next()) + bytes(ahead.next()) == DATA[:20]
@@ -78,12 +103,13 @@ def test_an_error_is_told_where_its_piece_would_come():
 def test_nothing_is_read_any_more_once_it_is_left():
     began, done = threading.Event(), []
 
-    def read(start, end):
-        if start:
-            began.set()
-            time.sleep(0.1)
-            done.append(start)
-        return DATA[start:end]
+    def read(start, size):
+        for at in range(start, len(DATA), size):
+            if at:
+                began.set()
+                time.sleep(0.1)
+                done.append(at)
+            yield DATA[at : at + size]
 
     with ReadAhead(read, len(DATA)) as ahead:
         ahead.next()

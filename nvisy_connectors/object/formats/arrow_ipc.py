@@ -123,8 +123,7 @@ class ArrowReader(Reader):
             told = folders.of(info.key)
         except ValueError as error:
             raise folder_refused(uri, error) from error
-        read = partial(self.folder.read_range, info)
-        with ReadAhead(read, info.size) as ahead, damage_told(uri):
+        with ReadAhead(partial(self.folder.read_on, info), info.size) as ahead, damage_told(uri):
             stream = ArrowStream(ahead, info.size, budget, uri)
             settled = reading.settled
             if settled is None:
