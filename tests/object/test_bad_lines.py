@@ -98,6 +98,11 @@ async def test_bad_lines_do_not_make_the_others_be_parsed_again(tmp_path, monkey
         b'{"a": 01}',
         b'{"a" : 1 , "i":\t2}',
         b'{"nested": [1], "a": {}}',
+        b'\xef\xbb\xbf{"a": 1}',
+        b'{"f": 9e38}',
+        b'{"a": 9e308}',
+        b'{"z": 9e308, "a": Infinity}',
+        b"\x0c",
     ]),
     before=st.integers(0, 40),
 )

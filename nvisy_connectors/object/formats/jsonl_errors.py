@@ -192,7 +192,7 @@ def _lines(block: Block) -> list[Line]:
     found: list[Line] = []
     start = block.end - len(block.data)  # a byte order mark comes before it
     for number, data in enumerate(block.data.split(b"\n"), block.line):
-        if data.strip():
+        if data.removeprefix(BOM).strip(b" \t\r"):
             found.append(Line(block, len(found), number, start, bytes(data)))
         start += len(data) + 1
     return found

@@ -13,7 +13,7 @@ from nvisy_connectors.object.formats.decimals import check_decimals
 from nvisy_connectors.object.formats.floats import as_number, infinite_rows
 from nvisy_connectors.object.formats.jsonl_check import checker
 from nvisy_connectors.object.formats.jsonl_rows import SUSPECT, line_reader
-from nvisy_connectors.object.formats.line_blocks import Block
+from nvisy_connectors.object.formats.line_blocks import BOM, Block
 from nvisy_connectors.object.formats.line_table import LineTable
 from nvisy_connectors.object.read_memory import Bytes
 
@@ -28,7 +28,8 @@ _OPEN, _CLOSE = b"{}"
 _NEWLINE = b"\n"[0]
 _OTHER_BRACKET = 0x20
 """The bit by which `{` and `}` differ from `[` and `]`."""
-_NULL_FIRST = re.compile(rb"[ \t\r\n]*null")
+_NULL_FIRST = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*null")
+_MARKS = re.compile(rb"^\xef\xbb\xbf", re.MULTILINE)
 
 
 def parse(block: Block, schema: pa.Schema, *, declared: bool) -> pa.RecordBatch:
@@ -123,6 +124,8 @@ def infer_lines(lines: Sequence[Bytes]) -> pa.Schema:
         pa.ArrowInvalid: Some line is no JSON object, or two lines contradict each other.
     """
     data = b"\n".join(lines)
+    if BOM in data:
+        data = _MARKS.sub(b" " * len(BOM), data)
     _check_utf8(data)
     if not data or data.isspace():
         return pa.schema([])

@@ -260,6 +260,8 @@ static void take_back(Form *form, int32_t index, int64_t length) {
 }
 
 static uint8_t line(Place at, Form *form) {
+    /* A byte order mark: there are some amid files that were put together. */
+    if (at[0] == 0xEF && at[1] == 0xBB && at[2] == 0xBF) at += 3;
     at = blanks(at);
     if (at == form->end) return BLANK;
     int64_t rows = form->columns ? form->columns[ROW_NODE].length : 0;

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from nvisy_connectors.object.formats.jsonl_library import library
 from nvisy_connectors.object.formats.jsonl_rescued import RESCUED_FIELD
+from nvisy_connectors.object.formats.line_blocks import BOM
 from nvisy_connectors.object.formats.line_table import LineTable
 
 SUSPECT, ROW, BLANK = range(3)
@@ -123,7 +124,10 @@ class LineReader:
     def kinds(self, lines: LineTable) -> Kinds:
         """What each line is: `ROW`, `BLANK`, or `SUSPECT`, which may still be a row."""
         if not is_compiled():
-            blank = [not lines.line(index).strip(b" \t\r") for index in range(lines.count)]
+            blank = [
+                not lines.line(index).removeprefix(BOM).strip(b" \t\r")
+                for index in range(lines.count)
+            ]
             return np.where(blank, BLANK, SUSPECT).astype(np.uint8)
         return self._read(lines, None)
 
