@@ -8,9 +8,9 @@ from typing import Self
 
 from nvisy_connectors.object.read_memory import Piece
 
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 1 << 20
 """Bytes of a piece, about."""
-PIECES = 2
+PIECES = 4
 """Pieces that are read ahead, so that a store is not waited for."""
 NEAR_BYTES = 16 << 20
 """What lies so near is read on to: to ask a store for what lies behind it takes longer."""
