@@ -22,6 +22,13 @@ Split = Callable[[Any], tuple[Any, Any]]
 """A value -> what of it fits a column, and what does not, or `_NOTHING`."""
 
 _NOTHING: Any = object()
+
+
+class _MinusZero(int):
+    """`-0`, which is minus zero in a column of floats."""
+
+
+_MINUS_ZERO = _MinusZero()
 _EXACT_DIGITS = 15
 """So many digits come out of a float as they went in."""
 
@@ -155,13 +162,22 @@ def _split(kind: pa.DataType, *, declared: bool) -> Split:
     check = checker(kind, declared=declared)
 
     def split(value: Any) -> tuple[Any, Any]:  # noqa: ANN401 - any JSON value
-        return (value, _NOTHING) if check(value) is None else (None, value)
+        if value is _MINUS_ZERO:
+            # Arrow takes it for no number without a sign.
+            fits = not pa.types.is_unsigned_integer(kind) and check(0) is None
+        else:
+            fits = check(value) is None
+        return (value, _NOTHING) if fits else (None, value)
 
     return split
 
 
 def _read(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    return json.loads(data.removeprefix(BOM), parse_float=_number)
+    return json.loads(data.removeprefix(BOM), parse_float=_number, parse_int=_integer)
+
+
+def _integer(text: str) -> int:
+    return _MINUS_ZERO if text == "-0" else int(text)
 
 
 def _number(text: str) -> float:
@@ -189,6 +205,8 @@ def _text(value: Any, *, nan: bool) -> str:  # noqa: ANN401 - any JSON value
         return f"[{','.join(_text(one, nan=nan) for one in value)}]"
     if type(value) is Number:
         return value.text
+    if value is _MINUS_ZERO:
+        return "-0"
     return _ENCODE[nan](value)
 
 

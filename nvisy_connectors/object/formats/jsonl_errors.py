@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 from nvisy_connectors.object.formats.floats import LARGEST, as_number
 from nvisy_connectors.object.formats.jsonl_check import checker, kind_of
 from nvisy_connectors.object.formats.jsonl_parse import MAX_DEPTH, infer, line_numbers, parse
+from nvisy_connectors.object.formats.jsonl_twice import TwiceError, marked, occurs_twice, once
 from nvisy_connectors.object.formats.line_blocks import BOM, Block
 from nvisy_dagster.sdk import DataError
 
@@ -65,6 +67,14 @@ class Form:
         self.declared = declared
         self.check = checker(pa.struct(list(schema)), declared=declared)
 
+    def ignores_twice(self, found: "_Found") -> bool:
+        """Whether fields that occur twice are all that is wrong with a line, and are ignored."""
+        if found.value is None or not self.declared:
+            return False
+        with suppress(RecursionError):
+            return occurs_twice(found.value, list(self.schema)) is None
+        return False
+
     def fits(self, lines: Sequence[Line]) -> bool:
         """Whether each of some lines is one row."""
         block = _block(lines)
@@ -108,7 +118,9 @@ def fields_alone(value: Mapping[str, Any], line: Line, form: Form) -> list[str]:
 
 def _refused_by_arrow(line: Line, form: Form, reason: str) -> BadLine:
     anything = Form(pa.schema([]), declared=True)
-    if _read(line.data).reason is not None or not anything.fits([line]):
+    found = _read(line.data)
+    is_object = found.reason is None or form.ignores_twice(found)
+    if not is_object or not anything.fits([line]):
         return BadLine(line, reason)
     guilty = fields_alone(json.loads(line.data.removeprefix(BOM)), line, form)
     if guilty:
@@ -124,7 +136,7 @@ def mismatch(line: Line, form: Form) -> BadLine | None:
     others made it a suspect.
     """
     found = _read(line.data)
-    if found.reason is None:
+    if found.reason is None or form.ignores_twice(found):
         reason = form.check(found.value)
         return BadLine(line, reason, tag="drift") if reason else None
     if not found.sure and form.fits([line]):
@@ -219,6 +231,7 @@ class _Found:
     """What a line holds, or why it holds no JSON object."""
 
     value: Any = None
+    """The object; it may hold fields twice, and `reason` says so then."""
     reason: str | None = None
     tag: str = "format"
     sure: bool = True
@@ -226,13 +239,23 @@ class _Found:
 
 
 def _read(data: bytes) -> _Found:
+    data = data.removeprefix(BOM)
     try:
-        value = _DECODER.decode(data.removeprefix(BOM).decode())
+        value = _DECODER.decode(data.decode())
+    except TwiceError as error:
+        return _Found(_twice(data), str(error), sure=False)
     except (ValueError, RecursionError) as error:
         return _refusal(error)
     if not isinstance(value, dict):
         return _Found(reason=f"it must hold a JSON object, not {kind_of(value)}")
     return _Found(value)
+
+
+def _twice(data: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError, RecursionError):
+        value = _MARKING.decode(data.decode())
+        return value if isinstance(value, dict) else None
+    return None
 
 
 def _refusal(error: Exception) -> _Found:
@@ -245,21 +268,12 @@ def _refusal(error: Exception) -> _Found:
         return _Found(reason=str(error), tag="validation")
     if isinstance(error, RecursionError):
         return _Found(reason=f"it is nested deeper than {MAX_DEPTH}", sure=False)
-    # A field twice, or a number of thousands of digits.
+    # A number of thousands of digits.
     return _Found(reason=str(error), sure=False)
 
 
 class _TooBigError(ValueError):
     """A number has an exponent that no float has."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise ValueError(f"field {twice!r} occurs twice")
-    return found
 
 
 def _float(text: str) -> float:
@@ -275,7 +289,8 @@ def _float(text: str) -> float:
 
 _DOUBTFUL = LARGEST[32]
 """From here on a number may be rounded to one that a column of floats does not hold."""
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
+_DECODER = json.JSONDecoder(object_pairs_hook=once, parse_float=_float)
+_MARKING = json.JSONDecoder(object_pairs_hook=marked, parse_float=_float)
 
 
 def _arrow_reason(error: pa.ArrowInvalid) -> str:

@@ -15,6 +15,7 @@ typedef struct {
 
 typedef struct {
     Column *column;
+    int32_t within;             /* values that are being rescued */
     int32_t lists;              /* lists that are being read: what is in one is not told apart */
     int32_t level;              /* objects that are being read, but for those within others */
     int32_t opened;             /* how many of them are begun in what is rescued */
@@ -23,7 +24,7 @@ typedef struct {
 } Rescue;
 
 static void begin_rescue(Rescue *rescue) {
-    rescue->lists = rescue->level = rescue->opened = 0;
+    rescue->within = rescue->lists = rescue->level = rescue->opened = 0;
     Column *column = rescue->column;
     /* A line before may have been left in the middle. */
     column->size = column->length ? column->offsets[column->length] : 0;

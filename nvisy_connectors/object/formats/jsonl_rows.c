@@ -91,7 +91,9 @@ static Place closed(Place at, Form *form, int32_t index, const uint64_t *seen) {
 
 /* What follows a value that no column takes, and that is rescued. */
 static Place other(Place at, Form *form, Step name, int depth) {
+    form->rescue->within++;
     Place end = value(at, form, UNKNOWN, depth);
+    form->rescue->within--;
     if (end && !put_rest(form->rescue, name, at, end)) form->is_full = 1;
     return end;
 }
@@ -103,7 +105,7 @@ static Place object(Place at, Form *form, int32_t index, int depth) {
     Step others[MOST_OTHERS];      /* fields that are rescued */
     Rescue *rescue = node->kind == STRUCT && form->rescue && !form->rescue->lists ? form->rescue : NULL;
     int32_t next = 0, known_others = 0;
-    int escaped;
+    int escaped, is_rescued = form->rescue && form->rescue->within;
     if (rescue) rescue->level++;
     for (int32_t child = 0; child < node->children && child < TRACKED; child += WORD)
         seen[child / WORD] = 0;
@@ -127,6 +129,8 @@ static Place object(Place at, Form *form, int32_t index, int depth) {
                 return NULL;
         }
         name.size = at - 1 - name.at;
+        /* Whoever reads what was rescued would find only one of two fields. */
+        if (is_rescued && (escaped || !is_new(name, others, &known_others))) return NULL;
         at = blanks(at);
         if (*at != ':') return NULL;
         at = blanks(at + 1);
