@@ -85,7 +85,7 @@ class UploadAhead:
             return b""
         try:
             return await to_thread.run_sync(read)
-        except OSError:  # who has taken over from this writer has removed it
+        except (OSError, ValueError):  # who has taken over has removed it, or made it shorter
             self._upload = None
             return b""
 

@@ -6,7 +6,7 @@ import io
 import pytest
 from csv_tables import table, write
 
-from nvisy_connectors.object.formats.csv_dialect import settle
+from nvisy_connectors.object.formats.csv_dialect import find_encoding, is_surely_utf8, settle
 from nvisy_connectors.object.formats.csv_options import CsvReadOptions
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +95,34 @@ async def test_an_accent_at_the_end_is_no_utf8(tmp_path, batch_bytes):
     found, _ = await table(tmp_path, columns=None, batch_bytes=batch_bytes)
     wanted = [("Müller", "Köln"), ("x", "Café"), *[("abc", "de")] * 2, ("é", "y")]
     assert [tuple(row.values()) for row in found] == wanted
+
+
+@pytest.mark.parametrize("cut", range(1, 4))
+def test_a_letter_that_the_sample_cuts_may_be_utf8(cut):
+    data = "name;ort\nü;x\n😀".encode()[: -4 + cut]
+    assert is_surely_utf8(data, whole=False)
+    assert not is_surely_utf8(data, whole=True)
+    assert find_encoding(data, whole=False) == "utf-8"
+    alone = "name;ort\n😀".encode()[: -4 + cut]
+    assert not is_surely_utf8(alone, whole=False)
+
+
+@pytest.mark.parametrize("batch_bytes", range(20, 60))
+async def test_a_file_is_utf8_wherever_its_sample_is_cut(tmp_path, batch_bytes):
+    for name, encoding in (("a", "cp1252"), ("b", "utf-8")):
+        text = "näme;ört\n" + "ü€😀;ß\n" * 3
+        write(tmp_path / f"{name}.csv", text.encode(encoding, "replace"))
+    found, _ = await table(tmp_path, columns=None, batch_bytes=batch_bytes)
+    assert [tuple(row.values()) for row in found] == [("ü€?", "ß")] * 3 + [("ü€😀", "ß")] * 3
+
+
+@pytest.mark.parametrize("batch_bytes", [25, 8 << 20])
+async def test_the_encoding_that_is_named_is_the_one(tmp_path, batch_bytes):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.csv", "nÃ¤me;ort\nÃ¼;KÃ¶ln\n".encode("cp1252"))
+    params = {"csv": {"encoding": "cp1252"}, "batch_bytes": batch_bytes}
+    found, _ = await table(tmp_path, columns=None, **params)
+    assert found == [{"nÃ¤me": "Ã¼", "ort": "KÃ¶ln"}] * 2
 
 
 async def test_of_one_file_an_accent_at_the_end_is_no_utf8(tmp_path):
