@@ -27,12 +27,14 @@ def refused_by_source(found: Sequence[RejectedRecord]) -> Iterator[Rejected]:
 
     Their ids are hashes of where they are, so that a replay finds the same ones.
     """
-    by_tag: dict[str, list[RejectedRecord]] = {}
-    for one in found:
-        by_tag.setdefault(one.tag, []).append(one)
-    for tag, records in by_tag.items():
-        for some in _pieces(records):
-            yield Rejected(_enclosed(some), [one.reason for one in some], tag)
+    for some in _pieces(found):
+        enclosed = _enclosed(some)
+        by_tag: dict[str, list[int]] = {}
+        for place, one in enumerate(some):
+            by_tag.setdefault(one.tag, []).append(place)
+        for tag, places in by_tag.items():
+            records = enclosed if len(by_tag) == 1 else enclosed.take(pa.array(places))
+            yield Rejected(records, [some[place].reason for place in places], tag)
 
 
 def _pieces(records: Sequence[RejectedRecord]) -> Iterator[list[RejectedRecord]]:
@@ -45,28 +47,28 @@ def _pieces(records: Sequence[RejectedRecord]) -> Iterator[list[RejectedRecord]]
             piece, size = [], 0
         piece.append(one)
         size += length
-    yield piece
+    if piece:
+        yield piece
 
 
 def _enclosed(records: Sequence[RejectedRecord]) -> pa.RecordBatch:
     places = [one.position for one in records]
     positions = np.array([WHOLE if place is None else place for place in places], np.int64)
-    uris = [one.uri for one in records]
-    # What is bad comes by the object: one hash for each, not for each record.
-    objects = [(uri, sum(1 for _ in same)) for uri, same in groupby(uris)]
+    # What is bad comes by the object: one hash and one text for each, not for each record.
+    objects = [(uri, len(list(same))) for uri, same in groupby(one.uri for one in records)]
     identities, counts = zip(*objects, strict=True)
+    of = pa.array(np.repeat(np.arange(len(counts)), counts))
+    uris = pa.array(identities, SOURCE.field("uri").type).take(of)
     columns = pa.RecordBatch.from_arrays(
         [pa.array([one.data for one in records], DATA.type)], schema=pa.schema([DATA])
     )
     enclosed = with_envelope(
         columns,
         ids=root_ids_of(identities, np.array(counts), positions),
-        uri=pa.array(uris, SOURCE.field("uri").type),
+        uri=uris,
         metadata=pa.array([_text(one) for one in records], pa.string()),
     )
-    source = pa.StructArray.from_arrays(
-        [pa.array(uris, pa.string()), pa.array(places, pa.int64())], fields=list(SOURCE)
-    )
+    source = pa.StructArray.from_arrays([uris, pa.array(places, pa.int64())], fields=list(SOURCE))
     place = enclosed.schema.get_field_index("_source")
     return enclosed.set_column(place, enclosed.schema.field(place), source)
 

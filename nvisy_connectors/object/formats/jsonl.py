@@ -165,7 +165,8 @@ class JsonlReader(Reader):
         widens = _widens(self.params)
         lenient = self.rejects or widens
         try:
-            schema = self._infer_leniently(blocks) if lenient else jsonl_parse.infer(blocks)
+            infer = jsonl_sample.infer_leniently if lenient else jsonl_parse.infer
+            schema = infer(blocks)
         except jsonl_sample.NoSchemaError as error:
             if whole:
                 return pa.schema([])  # none of its lines is a record
@@ -191,13 +192,6 @@ class JsonlReader(Reader):
             return None
         check_names(with_rescued(schema, uri) if widens else schema, uri)
         return widened(schema) if widens else schema
-
-    def _infer_leniently(self, blocks: Blocks) -> pa.Schema:
-        try:
-            schema = jsonl_parse.infer(blocks)
-        except pa.ArrowInvalid:
-            return jsonl_sample.infer_leniently(blocks)
-        return schema if schema.names else jsonl_sample.infer_leniently(blocks)
 
     def _decode(self, blocks: Blocks, schema: pa.Schema) -> _Decoded:
         tables: list[pa.RecordBatch] = []

@@ -99,22 +99,28 @@ def infer(blocks: list[Block]) -> pa.Schema:
     Raises:
         pa.ArrowInvalid: Some line is no JSON object, or two lines contradict each other.
     """
-    return _told_by_few(blocks) or infer_lines([block.data for block in blocks])
+    few = infer_few(blocks)
+    if few is not None and agrees(few, blocks):
+        return few
+    return infer_lines([block.data for block in blocks])
 
 
-def _told_by_few(blocks: list[Block]) -> pa.Schema | None:
-    """What the first lines say, if all others agree: to look at those is cheaper."""
+def infer_few(blocks: Sequence[Block]) -> pa.Schema | None:
+    """`infer` for the first lines of many; `None` if these are not many, or tell no columns.
+
+    Raises:
+        pa.ArrowInvalid: As for all of them.
+    """
     data = blocks[0].data
     end = data.find(b"\n", FEW_BYTES) + 1
-    if not end:
-        return None
-    try:
-        schema = infer_lines([data[:end]])
-    except pa.ArrowInvalid:
-        return None
+    schema = infer_lines([data[:end]]) if end else None
+    return schema if schema and schema.names else None
+
+
+def agrees(schema: pa.Schema, blocks: Sequence[Block]) -> bool:
+    """Whether no line says more than a schema does: to look at lines is cheaper than to parse."""
     reader = line_reader(schema, declared=False)
-    agree = schema.names and all((reader.kinds(LineTable(b)) != SUSPECT).all() for b in blocks)
-    return schema if agree else None
+    return all((reader.kinds(LineTable(block)) != SUSPECT).all() for block in blocks)
 
 
 def infer_lines(lines: Sequence[Bytes]) -> pa.Schema:

@@ -98,10 +98,11 @@ class _Search:
 
     def reasons(self, guilty: Indexes) -> list[BadLine]:
         """Why some lines are no rows."""
-        return [
-            self._reasons.get(index) or explain(line, self._form)
-            for index, line in zip(guilty.tolist(), self._told_apart(guilty), strict=True)
-        ]
+        unexplained = np.array([index not in self._reasons for index in guilty.tolist()], bool)
+        rest = guilty[unexplained]
+        for index, line in zip(rest.tolist(), self._told_apart(rest), strict=True):
+            self._reasons[index] = explain(line, self._form)
+        return [self._reasons[index] for index in guilty.tolist()]
 
     def _told_apart(self, wanted: Indexes) -> Iterator[Line]:
         lines, block = self._lines, self._lines.block

@@ -13,13 +13,22 @@ import numpy as np
 import pyarrow as pa
 
 from nvisy_connectors.object.formats.jsonl_errors import Form, Line, is_json, mismatch
-from nvisy_connectors.object.formats.jsonl_parse import FEW_BYTES, MAX_DEPTH, infer_lines
+from nvisy_connectors.object.formats.jsonl_parse import (
+    FEW_BYTES,
+    MAX_DEPTH,
+    agrees,
+    infer_few,
+    infer_lines,
+)
 from nvisy_connectors.object.formats.jsonl_rows import BLANK, ROW, SUSPECT, line_reader
 from nvisy_connectors.object.formats.line_blocks import Block
 from nvisy_connectors.object.formats.line_table import Indexes, LineTable
 
 FEW_VOTERS, VOTERS = 256, 1024
 """Lines that are looked at one by one, at first, and when so many tell too little."""
+
+FEW_SUSPECTS = 16
+"""Lines that are looked at to find one that is bad."""
 
 _KINDS: dict[type, str] = {
     bool: "boolean",
@@ -39,13 +48,34 @@ class NoSchemaError(ValueError):
 
 
 def infer_leniently(blocks: Sequence[Block]) -> pa.Schema:
-    """Schema of the sound lines of a sample.
+    """Schema of the sound lines of a sample: of all of them, if none is bad.
 
     Raises:
         NoSchemaError: There is no sound line.
         pa.ArrowInvalid: The sound lines still contradict each other in some way.
     """
-    filled = [_but_blank(LineTable(block)) for block in blocks]
+    try:
+        few = infer_few(blocks)
+        if few is not None and agrees(few, blocks):
+            return few
+        if few is None or not _begins_badly(few, blocks[0]):
+            schema = infer_lines([block.data for block in blocks])
+            if schema.names:
+                return schema
+    except pa.ArrowInvalid:
+        pass
+    return _of_sound_lines([_but_blank(LineTable(block)) for block in blocks])
+
+
+def _begins_badly(few: pa.Schema, block: Block) -> bool:
+    """Whether a block surely holds a line that contradicts what others told, or is none."""
+    told, lines = _loose(few), LineTable(block)
+    suspects = np.flatnonzero(line_reader(told, declared=True).kinds(lines) == SUSPECT)
+    judge = _judge(told, block)
+    return not all(judge(lines.line(int(index))) for index in suspects[:FEW_SUSPECTS])
+
+
+def _of_sound_lines(filled: Sound) -> pa.Schema:
     try:
         return _inferred(_agreeing(filled, FEW_VOTERS))
     except (NoSchemaError, pa.ArrowInvalid):
@@ -61,6 +91,12 @@ def infer_leniently(blocks: Sequence[Block]) -> pa.Schema:
         return _voted(sound, 1)
 
 
+def _judge(told: pa.Schema, block: Block) -> Callable[[bytes], bool]:
+    """Tells whether a line agrees with a schema."""
+    form = Form(told, declared=True)
+    return lambda line: mismatch(Line(block, 0, 0, 0, line), form) is None
+
+
 def _but_blank(lines: LineTable) -> tuple[LineTable, Indexes]:
     kinds = line_reader(pa.schema([]), declared=True).kinds(lines)
     return lines, np.flatnonzero(kinds != BLANK)
@@ -74,13 +110,7 @@ def _agreeing(found: Sound, voters: int) -> Sound:
     """The lines that agree with what most of some of them say."""
     count = sum(len(good) for _, good in found)
     told = _loose(_voted(found, 1 + count // voters))
-    form = Form(told, declared=True)
-    block = found[0][0].block
-
-    def agrees(line: bytes) -> bool:
-        return mismatch(Line(block, 0, 0, 0, line), form) is None
-
-    return _fitting(found, told, agrees)
+    return _fitting(found, told, _judge(told, found[0][0].block))
 
 
 def _fitting(found: Sound, told: pa.Schema, judge: Callable[[bytes], bool]) -> Sound:
