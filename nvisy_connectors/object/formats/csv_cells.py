@@ -17,7 +17,9 @@ _EMPTY = pa.scalar("", _TEXT)
 _FORMULA = "^[=+@\t\r-]"
 _NUMBER = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _WHOLE = r"^(-?[0-9]+)$"
-_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_NOUGHTS = r"^(-?[0-9]+\.[0-9]+?)0+$"
+_NOTHING = "^0E-[0-9]+$"
+_PLACES = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
 def is_nested(kind: pa.DataType) -> bool:
@@ -106,15 +108,25 @@ def _texts(array: pa.Array) -> pa.Array:
         values = [None if v is None else base64.b64encode(v).decode() for v in array.to_pylist()]
         return pa.array(values, _TEXT)
     if pa.types.is_duration(kind):
-        counts = array.cast(pa.int64()).cast(pa.float64(), safe=False)
-        array = pc.divide(counts, float(_UNITS[kind.unit]))
-    elif pa.types.is_float16(kind):
+        return _seconds(array)
+    if pa.types.is_float16(kind):
         array = array.cast(pa.float32())
     texts = array.cast(_TEXT)
     if pa.types.is_floating(array.type):
         # Else a column of whole numbers would come back as one of integers.
         texts = pc.replace_substring_regex(texts, _WHOLE, r"\1.0")
     return texts
+
+
+def _seconds(spans: pa.Array) -> pa.Array:
+    """Spans of time as decimals: a float does not hold all of their digits."""
+    counts = spans.cast(pa.int64()).cast(pa.decimal128(19, 0))
+    kind = pa.decimal128(19, _PLACES[spans.type.unit])
+    buffers, nulls = counts.buffers(), counts.null_count
+    texts = pa.Array.from_buffers(kind, len(counts), buffers, nulls, counts.offset).cast(_TEXT)
+    texts = pc.replace_substring_regex(texts, _WHOLE, r"\1.0")
+    texts = pc.replace_substring_regex(texts, _NOTHING, "0.0")
+    return pc.replace_substring_regex(texts, _NOUGHTS, r"\1")
 
 
 def _is_binary(kind: pa.DataType) -> bool:

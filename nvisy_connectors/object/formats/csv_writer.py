@@ -18,7 +18,7 @@ from nvisy_connectors.object.formats.csv_cells import (
 from nvisy_connectors.object.formats.csv_options import CsvWriteOptions
 from nvisy_connectors.object.formats.line_blocks import BOM
 from nvisy_connectors.object.formats.part_writer import PartWriter
-from nvisy_connectors.object.formats.readable import readable_column
+from nvisy_connectors.object.formats.readable import readable_column, too_far
 from nvisy_connectors.object.params import WriteParams
 from nvisy_dagster.sdk import ConfigError, DataError
 from nvisy_dagster.sdk.envelope import ENVELOPE_NAMES
@@ -82,18 +82,19 @@ class CsvWriter(PartWriter):
         self._file.write(_data(lines))
         if bad:
             raise DataError(
-                f"{len(bad)} records hold what JSON cannot express",
+                f"{len(bad)} records hold what CSV cannot express",
                 rows=bad,
                 remedy="replace it in a `map` before, or write `parquet`",
             )
 
     def _with_json(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
-        """Nested columns as JSON, without the records that it cannot express, and why."""
+        """Nested columns as JSON, without the records that text cannot express, and why."""
         columns: list[pa.Array] = []
         bad: dict[int, str] = {}
         for name, array in zip(batch.schema.names, batch.columns, strict=True):
             if not is_nested(array.type):
                 columns.append(array)
+                bad |= too_far(array)
                 continue
             texts, failed = json_texts(readable_column(name, array))
             columns.append(texts)

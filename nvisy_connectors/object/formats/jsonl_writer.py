@@ -1,6 +1,7 @@
 """Parts of JSON lines."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nvisy_connectors.object.formats.readable import (
     json_values,
     plain,
     readable,
+    too_far,
 )
 from nvisy_connectors.object.params import WriteParams
 from nvisy_dagster.sdk import DataError
@@ -37,7 +39,7 @@ class JsonlWriter(PartWriter):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write lines; ids of the envelope become UUIDs, times ISO 8601, binary values Base64."""
-        rows, bad = _rows(readable(batch))
+        rows, bad = _rows(batch)
         try:
             if not bad:
                 self._file.write("".join(f"{self._encode(row)}\n" for row in rows).encode())
@@ -70,10 +72,14 @@ class JsonlWriter(PartWriter):
 
 def _rows(batch: pa.RecordBatch) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """Rows as JSON has them, and why it cannot have some."""
-    if not any(holds_map(kind) for kind in batch.schema.types):
-        return batch.to_pylist(), {}
-    columns: list[list[Any]] = []
     bad: dict[int, str] = {}
+    for column in batch.columns:
+        bad |= too_far(column)
+    batch = readable(batch)
+    if not any(holds_map(kind) for kind in batch.schema.types):
+        with suppress(OverflowError):
+            return batch.to_pylist(), bad
+    columns: list[list[Any]] = []
     for column in batch.columns:
         values, refused = json_values(column)
         columns.append(values)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,14 +31,43 @@ def readable_column(name: str, array: pa.Array) -> pa.Array:
             [[format_uuid(v) for v in values] for values in array.to_pylist()],
             pa.list_(pa.string()),
         )
-    if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
-        # Python's times have microseconds; as text the last digits survive.
-        return pc.call_function("strftime", [array], pc.StrftimeOptions("%Y-%m-%dT%H:%M:%S"))
-    return array
+    if far := too_far(array):
+        mask = np.zeros(len(array), np.bool_)
+        mask[list(far)] = True
+        array = pc.call_function("if_else", [mask, pa.scalar(None, array.type), array])
+    if pa.types.is_timestamp(array.type) and array.type.unit in {"ms", "ns"}:
+        # Python's times have microseconds, no more and no fewer digits.
+        form = "%Y-%m-%dT%H:%M:%S%Ez" if array.type.tz else "%Y-%m-%dT%H:%M:%S"
+        return pc.call_function("strftime", [array], pc.StrftimeOptions(form))
+    return array.cast(pa.string()) if array.type == pa.time64("ns") else array
 
 
 NO_NUMBER = "JSON has no NaN and no infinite numbers"
+TOO_FAR = "a time in it is not within the years 1 to 9999"
 """Why a record cannot be written."""
+
+_YEARS = (-62_135_596_800, 253_402_300_799)
+"""The first and the last second of those that have four digits."""
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_DAY = 86_400
+
+
+def too_far(array: pa.Array) -> dict[int, str]:
+    """The times of a column that no program reads as text, by place, and why."""
+    kind = array.type
+    if pa.types.is_timestamp(kind):
+        counts, unit = array.cast(pa.int64()), _UNITS[kind.unit]
+        least, most = _YEARS[0] * unit, _YEARS[1] * unit + unit - 1
+    elif pa.types.is_date32(kind):
+        counts, (least, most) = array.cast(pa.int32()), (second // _DAY for second in _YEARS)
+    else:
+        return {}
+    found = pc.call_function("min_max", [counts]).as_py()
+    if found["min"] is None or least <= found["min"] <= found["max"] <= most:
+        return {}
+    values = counts.fill_null(0).to_numpy(zero_copy_only=False)
+    far = (values < least) | (values > most)
+    return dict.fromkeys(np.flatnonzero(far).tolist(), TOO_FAR)
 
 
 def json_values(array: pa.Array) -> tuple[list[Any], dict[int, str]]:
@@ -46,20 +76,23 @@ def json_values(array: pa.Array) -> tuple[list[Any], dict[int, str]]:
     Maps are objects where their keys are texts or whole numbers, else lists of pairs.
     """
     keys = list(_map_keys(array.type))
-    if not keys or not all(map(_is_member_name, keys)):
-        return array.to_pylist(), {}
+    has_names = bool(keys) and all(map(_is_member_name, keys))
+    maps = "strict" if has_names else None
     try:
-        return array.to_pylist(maps_as_pydicts="strict"), {}
-    except KeyError:
+        return array.to_pylist(maps_as_pydicts=maps), {}
+    except (KeyError, OverflowError):
         pass
     values: list[Any] = []
     bad: dict[int, str] = {}
     for place, value in enumerate(array):
         try:
-            values.append(value.as_py(maps_as_pydicts="strict"))
+            values.append(value.as_py(maps_as_pydicts=maps))
         except KeyError:
             values.append(None)
             bad[place] = "a map in it has a key twice, and an object of JSON cannot"
+        except OverflowError:
+            values.append(None)
+            bad[place] = TOO_FAR
     return values, bad
 
 
