@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from nvisy_connectors.object.formats.columns import parse_columns
+from nvisy_connectors.object.formats.parquet_changes import changed
+from nvisy_connectors.object.formats.records import shown_value
 
 pc: Any = cast("Any", pyarrow.compute)
 
@@ -161,7 +163,7 @@ def _uncastable(values: pa.Array, kind: pa.DataType) -> list[int]:
         start, end = waiting.pop()
         piece = values.slice(start, end - start)
         try:
-            found += [start + row for row in _changed(piece, piece.cast(kind))]
+            found += [start + row for row in changed(piece, piece.cast(kind))]
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             if end - start == 1:
                 found.append(start)
@@ -171,20 +173,7 @@ def _uncastable(values: pa.Array, kind: pa.DataType) -> list[int]:
     return sorted(found)
 
 
-def _changed(values: pa.Array, cast: pa.Array) -> list[int]:
-    """The places of values that a cast changes without a word."""
-    if not pa.types.is_floating(values.type):
-        return []
-    if pa.types.is_decimal(cast.type):
-        changed = pc.not_equal(cast.cast(values.type), values)
-    elif pa.types.is_floating(cast.type):  # the nearest one is good enough
-        changed = pc.and_(pc.is_inf(cast), pc.is_finite(values))
-    else:
-        return []
-    return np.flatnonzero(changed.fill_null(fill_value=False)).tolist()
-
-
 def _told(one: pa.Field, value: pa.Scalar) -> str:
-    shown = str(value.as_py())
+    shown = str(shown_value(value))
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
     return f"column {one.name!r}: {shown!r} is no {one.type}"

@@ -4,6 +4,7 @@ import json
 from bisect import bisect_left
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import pyarrow as pa
 
@@ -38,6 +39,20 @@ class Records:
 
 def kept_row(row: pa.RecordBatch) -> bytes | None:
     """What a dead letter shows of a single row that was refused: JSON, if it is not too long."""
-    text = json.dumps(row.to_pylist()[0], default=str, ensure_ascii=False)
+    try:
+        values = row.to_pylist()[0]
+    except OverflowError:  # a time that Python has none for
+        names = row.schema.names
+        values = {name: shown_value(row.column(place)[0]) for place, name in enumerate(names)}
+    text = json.dumps(values, default=str, ensure_ascii=False)
     data = text.encode(errors="backslashreplace")
     return data if len(data) <= KEPT_BYTES else None
+
+
+def shown_value(value: pa.Scalar) -> Any:  # noqa: ANN401 - any value
+    """A value of Python, or what tells of one that it has none for."""
+    try:
+        return value.as_py()
+    except OverflowError:
+        is_count = isinstance(value, pa.TimestampScalar | pa.DurationScalar)
+        return value.value if is_count else f"a {value.type} that is too far"
