@@ -204,7 +204,9 @@ def _encoder(file: IO[bytes], codec: Codec) -> IO[bytes]:
         return cast("IO[bytes]", found)
     if codec == "bz2":
         return cast("IO[bytes]", bz2.BZ2File(file, "wb", compresslevel=_LEVELS[codec]))
-    return cast("IO[bytes]", zstd().ZstdFile(file, "wb"))
+    # gzip and bz2 always have what tells a damaged file.
+    options = {zstd().CompressionParameter.checksum_flag: 1}
+    return cast("IO[bytes]", zstd().ZstdFile(file, "wb", options=options))
 
 
 def zstd() -> Any:  # noqa: ANN401 - a module
