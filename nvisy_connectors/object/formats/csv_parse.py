@@ -8,20 +8,27 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv as pa_csv
 
 from nvisy_connectors.object.formats.csv_blocks import CsvBlock, Layout
 from nvisy_connectors.object.formats.csv_dialect import Dialect
 from nvisy_connectors.object.formats.csv_marks import bare_escapes
+from nvisy_connectors.object.formats.csv_types import LEAST_LONG
 from nvisy_connectors.object.formats.decimals import check_decimals
 from nvisy_connectors.object.formats.floats import infinite_rows
 
 csv: Any = cast("Any", pa_csv)
+pc: Any = cast("Any", pyarrow.compute)
 
-_ZERO, _NINE = b"09"
+_ZERO, _NINE, _X = b"09x"
+_LOWER = 0x20
+"""The bit by which small letters differ."""
 _LF, _CR = 10, 13
 _LARGE = re.compile(rb"[0-9]{30}|[0-9][eE]\+?[0-9]{2}")
 """What any text of a number has that is too large for a column of floats."""
+_LONG = re.compile(rb"[0-9]{16}")
+"""What any has of which floats do not hold all digits."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Form:
         null_values: Fields that stand for nothing.
         decimal_point: What stands before the fraction of a number.
         inferred: Whether the types come from a sample. Then a number that begins with zeros is
-            none, as other such texts may come.
+            none, nor is one with more digits than a float holds, as other such texts may come.
     """
 
     schema: pa.Schema
@@ -61,8 +68,23 @@ def parse(block: CsvBlock, form: Form) -> pa.RecordBatch | None:
         table = read(data, block.layout, form)
     except pa.ArrowInvalid:
         return None
-    may_be_large = len(infinite_rows(table)) and _LARGE.search(data)
-    return None if may_be_large or table.num_rows != block.count else one_batch(table)
+    if table.num_rows != block.count or _may_be_too_large(table, data, form):
+        return None
+    return one_batch(table)
+
+
+def _may_be_too_large(table: pa.Table, data: bytes, form: Form) -> bool:
+    """Whether a column of floats may hold another number than was written."""
+    if len(infinite_rows(table)) and _LARGE.search(data):
+        return True
+    return form.inferred and _holds_large(table) and _LONG.search(data) is not None
+
+
+def _holds_large(table: pa.Table) -> bool:
+    floats = [column for column in table.columns if pa.types.is_floating(column.type)]
+    extremes = [pc.min_max(column).as_py() for column in floats]
+    found = [one for found in extremes for one in found.values() if one is not None]
+    return any(abs(one) >= LEAST_LONG for one in found)
 
 
 def to_utf8(data: bytes, encoding: str) -> bytes | None:
@@ -161,7 +183,7 @@ def _has_zeros(data: bytes, block: CsvBlock, form: Form) -> bool:
     codes = np.frombuffer(data, np.uint8)
     zeros = np.flatnonzero(codes[:-1] == _ZERO)
     after = codes[zeros + 1]
-    zeros = zeros[(after >= _ZERO) & (after <= _NINE)]
+    zeros = zeros[((after >= _ZERO) & (after <= _NINE)) | ((after | _LOWER) == _X)]
     if not len(zeros):
         return False
     dialect = block.layout.dialect

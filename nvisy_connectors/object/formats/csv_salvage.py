@@ -1,5 +1,6 @@
 """The rows of a block some records of which are bad: those are found, the rest are rows."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pyarrow.compute
 from nvisy_connectors.object.formats.csv_blocks import CsvBlock
 from nvisy_connectors.object.formats.csv_parse import Form, one_batch, read, to_utf8
 from nvisy_connectors.object.formats.csv_scan import TOO_LONG, Indexes
-from nvisy_connectors.object.formats.csv_types import LEADING_ZERO, convert, is_text
+from nvisy_connectors.object.formats.csv_types import LEADING_ZERO, LONG, convert, is_text
 
 pc: Any = cast("Any", pyarrow.compute)
 
@@ -79,17 +80,25 @@ def _typed(values: pa.Array, wanted: pa.Field, form: Form) -> tuple[pa.Array, An
         values = pc.if_else(nothing, pa.scalar(None, pa.string()), values)
     column, good = convert(values, wanted.type, form.decimal_point)
     if form.inferred and wanted.name in form.numbers:
-        zeros = pc.fill_null(pc.match_substring_regex(values, LEADING_ZERO), False)  # noqa: FBT003
-        good &= ~np.asarray(zeros)
+        good &= ~_matches(values, LEADING_ZERO)
+        if pa.types.is_floating(wanted.type):
+            good &= ~_matches(values, LONG)
     return column, good
+
+
+def _matches(values: pa.Array, pattern: str) -> Any:  # noqa: ANN401 - a mask
+    return np.asarray(pc.fill_null(pc.match_substring_regex(values, pattern), False))  # noqa: FBT003
 
 
 def _mismatch(wanted: pa.Field, value: str, form: Form) -> str:
     shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
-    if form.inferred and wanted.name in form.numbers and value.strip().lstrip("+-")[:1] == "0":
-        number = f"column {wanted.name!r} is {wanted.type}, and {shown!r} begins with a zero"
-        return number if value.strip("+- \t")[1:2].isdigit() else number.partition(" begins")[0]
-    return f"column {wanted.name!r} is {wanted.type}, and {shown!r} is none"
+    told = "is none"
+    if form.inferred and wanted.name in form.numbers:
+        if re.match(LEADING_ZERO, value):
+            told = "begins with a zero"
+        elif pa.types.is_floating(wanted.type) and re.match(LONG, value):
+            told = "has more digits than it holds"
+    return f"column {wanted.name!r} is {wanted.type}, and {shown!r} {told}"
 
 
 class _Search:

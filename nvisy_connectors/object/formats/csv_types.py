@@ -17,7 +17,8 @@ csv: Any = cast("Any", pa_csv)
 
 Mask = npt.NDArray[np.bool_]
 
-LEADING_ZERO = r"^[ \t]*[+-]?0[0-9]"
+LEADING_ZERO = r"^[ \t]*[+-]?0[0-9xX]"
+"""What a number would lose; with an `x` it would be another one."""
 TOLERANCE = 100
 """One value of so many may be none of the type that the others tell: it is a bad one then."""
 
@@ -36,8 +37,10 @@ _GUESSES: list[tuple[pa.DataType, str]] = [
     (pa.timestamp("ns"), rf"^{_DATE}({_CLOCK}(\.[0-9]{{1,9}})?)?)?$"),
     (pa.timestamp("ns", "UTC"), rf"^{_DATE}{_CLOCK}(\.[0-9]{{1,9}})?)?{_ZONE}$"),
 ]
-_LONG_INTEGER = r"^-?[0-9]{16,}$"
+LONG = r"^[ \t]*[+-]?[0-9]{16,}"
 """What a float would not hold exactly."""
+LEAST_LONG = 1e15
+"""The least of such numbers."""
 
 _PLAIN = {
     pa.int64(): r"^-?[0-9]{1,18}$",
@@ -101,7 +104,7 @@ def guess(values: pa.Array, null_values: Sequence[str], decimal_point: str) -> p
 
 def _is_for_floats(values: pa.Array) -> bool:
     any_digit = pc.any(pc.match_substring_regex(values, _DIGIT)).as_py()
-    return any_digit and not pc.any(pc.match_substring_regex(values, _LONG_INTEGER)).as_py()
+    return any_digit and not pc.any(pc.match_substring_regex(values, LONG)).as_py()
 
 
 def convert(values: pa.Array, kind: pa.DataType, decimal_point: str = ".") -> tuple[pa.Array, Mask]:
