@@ -125,7 +125,7 @@ def test_other_types(tmp_path):
     data = written(tmp_path / "x", batch, nested="json").decode()
     assert data.splitlines() == [
         "binary,span,word,price,tags,none",
-        "AP8=,1.5,'=a,1.50," + '"[""ü"",null]",',
+        'AP8=,1.5,"\'=a",1.50,' + '"[""ü"",null]",',
         ",,,,,",
     ]
     assert written(tmp_path / "x", batch_of(a=["x", None])) == b'a\nx\n""\n'

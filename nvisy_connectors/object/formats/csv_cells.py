@@ -2,11 +2,13 @@
 
 import base64
 import json
+import re
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute
 
+from nvisy_connectors.object.formats.csv_dialect import DELIMITERS
 from nvisy_connectors.object.formats.csv_options import CsvWriteOptions
 from nvisy_connectors.object.formats.readable import NO_NUMBER, json_values, plain, readable_column
 
@@ -76,9 +78,13 @@ def json_texts(array: pa.Array) -> tuple[pa.Array, dict[int, str]]:
 
 
 def _special(delimiter: str) -> str:
-    r"""What must stand in quotes: nothing at all, marks, and blanks at an end."""
+    r"""What must stand in quotes: nothing at all, marks, and blanks at an end.
+
+    What readers may take for a delimiter, a quote or a byte order mark of the file counts, too.
+    """
     mark = delimiter if delimiter.isalnum() else f"\\{delimiter}"
-    return f'^$|["\r\n]|{mark}|^[ \t]|[ \t]$'
+    others = re.escape("".join(DELIMITERS))
+    return f"^$|[\"\r\n]|{mark}|[{others}]|^[ \t'\ufeff]|[ \t]$"
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:

@@ -17,6 +17,7 @@ from nvisy_connectors.object.formats.csv_marks import bare_escapes
 from nvisy_connectors.object.formats.csv_types import LEAST_LONG
 from nvisy_connectors.object.formats.decimals import check_decimals
 from nvisy_connectors.object.formats.floats import infinite_rows
+from nvisy_connectors.object.formats.line_blocks import BOM
 
 csv: Any = cast("Any", pa_csv)
 pc: Any = cast("Any", pyarrow.compute)
@@ -121,6 +122,8 @@ def read(
     if not data.endswith((b"\n", b"\r")):
         # Arrow takes an empty field behind a quoted one for quoted, too, where the data ends.
         data = b"".join([data, b"\n"])
+    if data.startswith(BOM):
+        data = BOM + data  # Arrow leaves one out, wherever in a file the data begin
     if not dialect.escape_bare and dialect.escape and dialect.escape.encode() in data:
         data = _escaped(data, dialect)
     table = csv.read_csv(
