@@ -200,6 +200,25 @@ def test_schemas_that_do_not_fit_are_refused(tmp_path):
     sink(tmp_path, envelope=True).check(EdgeType("row", envelope))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.decimal128(5, -2),
+        pa.map_(pa.string(), pa.decimal128(5, -2)),
+        pa.month_day_nano_interval(),
+        pa.struct([]),
+    ],
+    ids=str,
+)
+def test_types_that_parquet_has_not_are_refused_before_the_run(tmp_path, kind):
+    sink = LocalSink(LocalSinkParams(path=str(tmp_path), format="parquet"), node_id="write")
+    incoming = rows().append_column("odd", pa.nulls(rows().num_rows, kind))
+    sink.check(EdgeType("row", rows().schema))
+    with pytest.raises(ConfigError, match="cannot hold column 'odd', which is ") as caught:
+        sink.check(EdgeType("row", incoming.schema))
+    assert '"convert"' in str(caught.value.remedy)
+
+
 async def test_a_folder_that_no_one_can_make():
     with pytest.raises(ConfigError, match=r"/proc/x cannot be written: .*check `path`"):
         async with sink("/proc/x"):

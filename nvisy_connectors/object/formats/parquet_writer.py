@@ -19,6 +19,20 @@ class ParquetWriter(PartWriter):
 
     extension = "parquet"
 
+    @staticmethod
+    def check(schema: pa.Schema, params: WriteParams) -> None:  # noqa: ARG004 - one of several
+        """Refuse types that Parquet has not, such as decimals of a scale below zero."""
+        if _refusal(schema) is None:
+            return
+        for field in schema:
+            if error := _refusal(pa.schema([field])):
+                raise ConfigError(
+                    f"Parquet cannot hold column {field.name!r}, which is {field.type}: {error}",
+                    remedy='make another type of it with "convert", leave it out with a `map` '
+                    "before, or write `arrow`",
+                    tag="schema",
+                ) from error
+
     def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None:
         self._options = params.parquet or ParquetWriteOptions()
         self._path = path
@@ -89,6 +103,14 @@ class ParquetWriter(PartWriter):
         if size < 2 * options.row_group_bytes:
             return most
         return max(1, min(most, self._waiting_rows * options.row_group_bytes // size))
+
+
+def _refusal(schema: pa.Schema) -> Exception | None:
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), schema).close()
+    except (pa.ArrowException, OSError) as error:  # nothing is written: it is no other OSError
+        return error
+    return None
 
 
 def _unsupported(error: Exception) -> ConfigError:
