@@ -6,9 +6,10 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -248,14 +249,31 @@ class Bucket(Folder):
         # Some stores list fractions of a second that they do not tell of one object.
         return ObjectInfo(key, meta["size"], _version(meta), _modified(meta))
 
-    @contextmanager
-    def _errors(self, key: str) -> Generator[None]:
+    def _errors(self, key: str) -> AbstractContextManager[None]:
+        return _ToldErrors(self.uri(key), self._terms)
+
+
+class _ToldErrors(AbstractContextManager[None]):
+    """Turns what a client raises into errors that name the object.
+
+    No generator: Python 3.13 keeps what is thrown into one, and with it the client and its sockets,
+    until garbage is collected.
+    """
+
+    def __init__(self, uri: str, terms: StoreTerms) -> None:
+        self._uri = uri
+        self._terms = terms
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         from obstore.exceptions import BaseError
 
-        try:
-            yield
-        except (BaseError, OSError, ValueError) as error:
-            raise store_error(error, self.uri(key), self._terms) from error
+        if isinstance(error, BaseError | OSError | ValueError):
+            raise store_error(error, self._uri, self._terms) from error
 
 
 class _BucketUpload(Upload):
