@@ -85,3 +85,14 @@ async def test_no_hexadecimal_number_is_a_decimal_one(tmp_path):
 async def test_a_fraction_among_whole_numbers_is_told(tmp_path):
     _, [reason], _ = await rejected_of(write(tmp_path / "x.csv", ["0.5"], "5"))
     assert reason == "column 'a' is int64, and '0.5' is none"
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["int64", "float64", "decimal(5, 1)"])
+async def test_what_stands_for_nothing_does_so_in_quotes(tmp_path, kind, first):
+    path = tmp_path / "x.csv"
+    odd = ["x,y"] if first else []
+    path.write_text("\n".join(["a,b", '"-999","-999"', *odd, '"5","-998"', "-999,-999"]))
+    params = {"columns": {"a": kind, "b": "string"}, "csv": {"null_values": ["-999"]}}
+    rows = rows_of(await drain(source(path, **params, batch_bytes=1 << 20)))
+    assert [(row["a"], row["b"]) for row in rows] == [(None, "-999"), (5, "-998"), (None, None)]

@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 from nvisy_connectors.object.formats.csv_blocks import CsvBlock, Layout
 from nvisy_connectors.object.formats.csv_dialect import Dialect
 from nvisy_connectors.object.formats.csv_marks import bare_escapes
-from nvisy_connectors.object.formats.csv_types import LEAST_LONG
+from nvisy_connectors.object.formats.csv_types import LEAST_LONG, convert, is_text
 from nvisy_connectors.object.formats.decimals import check_decimals
 from nvisy_connectors.object.formats.floats import infinite_rows
 from nvisy_connectors.object.formats.line_blocks import BOM
@@ -55,6 +55,16 @@ class Form:
         kinds = (pa.types.is_integer, pa.types.is_floating)
         return frozenset(f.name for f in self.schema if any(is_kind(f.type) for is_kind in kinds))
 
+    @cached_property
+    def nulls_that_are_values(self) -> Sequence[bytes]:
+        """What stands for nothing in a column of which it could be a value, such as `-999`."""
+        kinds = {field.type for field in self.schema if not is_text(field.type)}
+        return [
+            one.encode()
+            for one in self.null_values
+            if any(convert(pa.array([one]), kind, self.decimal_point)[1][0] for kind in kinds)
+        ]
+
 
 def parse(block: CsvBlock, form: Form) -> pa.RecordBatch | None:
     """Rows of a block; `None` when some record may be bad: then another look tells."""
@@ -63,7 +73,7 @@ def parse(block: CsvBlock, form: Form) -> pa.RecordBatch | None:
     if not block.count:
         return pa.RecordBatch.from_pylist([], form.schema)
     data = to_utf8(block.data, block.layout.dialect.encoding)
-    if data is None or (form.inferred and form.numbers and _has_zeros(data, block, form)):
+    if data is None or _needs_a_look(data, block, form):
         return None
     try:
         table = read(data, block.layout, form)
@@ -86,6 +96,14 @@ def _holds_large(table: pa.Table) -> bool:
     extremes = [pc.min_max(column).as_py() for column in floats]
     found = [one for found in extremes for one in found.values() if one is not None]
     return any(abs(one) >= LEAST_LONG for one in found)
+
+
+def _needs_a_look(data: bytes, block: CsvBlock, form: Form) -> bool:
+    """Whether Arrow may take some text for a value that it does not stand for."""
+    mark = (block.layout.dialect.quote or "").encode()
+    if mark and any(mark + one + mark in data for one in form.nulls_that_are_values):
+        return True  # quotes are no matter there, but to Arrow they are
+    return form.inferred and bool(form.numbers) and _has_zeros(data, block, form)
 
 
 def to_utf8(data: bytes, encoding: str) -> bytes | None:
