@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 64
 """Requests in flight at once; small objects are bound by latency alone."""
 
-UPLOAD_REQUESTS = 3
+UPLOAD_REQUESTS = 2
 """Chunks of one object that are sent at once, and kept in memory meanwhile."""
 
 DELETE_OBJECTS = 1000
