@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -27,8 +27,7 @@ MEND = "mend the line, or remove it"
 WIDEN = ', or keep what does not fit: "jsonl": {"on_drift": "widen"}'
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line that is not blank."""
 
     block: Block
@@ -40,8 +39,7 @@ class Line:
     data: bytes
 
 
-@dataclass(frozen=True)
-class BadLine:
+class BadLine(NamedTuple):
     """A line that cannot become a row."""
 
     line: Line
@@ -111,7 +109,7 @@ def fields_alone(value: Mapping[str, Any], line: Line, form: Form) -> list[str]:
     found: list[str] = []
     for name, one in value.items():
         alone = json.dumps({name: one}).encode()
-        if one is not None and not form.fits([replace(line, data=alone)]):
+        if one is not None and not form.fits([line._replace(data=alone)]):
             found.append(name)
     return found
 

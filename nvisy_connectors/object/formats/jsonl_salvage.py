@@ -107,11 +107,12 @@ class _Search:
     def _told_apart(self, wanted: Indexes) -> Iterator[Line]:
         lines, block = self._lines, self._lines.block
         # Measured from the end: a byte order mark is not in the data.
-        starts = lines.starts[wanted] + block.end - len(block.data)
-        for index, rank, start in zip(
-            wanted.tolist(), self._ranks[wanted].tolist(), starts.tolist(), strict=True
+        before = block.end - len(block.data)
+        ranks, starts = self._ranks[wanted].tolist(), lines.starts[wanted].tolist()
+        for index, rank, start, data in zip(
+            wanted.tolist(), ranks, starts, lines.each(wanted), strict=True
         ):
-            yield Line(block, rank, block.line + index, start, lines.line(index))
+            yield Line(block, rank, block.line + index, start + before, data)
 
     def rows(self, wanted: Indexes) -> pa.RecordBatch | None:
         """The rows of some lines that are braced; `None` when not each of them is one."""

@@ -20,7 +20,7 @@ from nvisy_connectors.object.formats.jsonl_parse import (
     infer_few,
     infer_lines,
 )
-from nvisy_connectors.object.formats.jsonl_rows import BLANK, ROW, SUSPECT, line_reader
+from nvisy_connectors.object.formats.jsonl_rows import ROW, SUSPECT, line_reader
 from nvisy_connectors.object.formats.line_blocks import Block
 from nvisy_connectors.object.formats.line_table import Indexes, LineTable
 
@@ -64,7 +64,7 @@ def infer_leniently(blocks: Sequence[Block]) -> pa.Schema:
                 return schema
     except pa.ArrowInvalid:
         pass
-    return _of_sound_lines([_but_blank(LineTable(block)) for block in blocks])
+    return _of_sound_lines([(lines, np.arange(lines.count)) for lines in map(LineTable, blocks)])
 
 
 def _begins_badly(few: pa.Schema, block: Block) -> bool:
@@ -72,7 +72,7 @@ def _begins_badly(few: pa.Schema, block: Block) -> bool:
     told, lines = _loose(few), LineTable(block)
     suspects = np.flatnonzero(line_reader(told, declared=True).kinds(lines) == SUSPECT)
     judge = _judge(told, block)
-    return not all(judge(lines.line(int(index))) for index in suspects[:FEW_SUSPECTS])
+    return not all(map(judge, lines.each(suspects[:FEW_SUSPECTS])))
 
 
 def _of_sound_lines(filled: Sound) -> pa.Schema:
@@ -97,11 +97,6 @@ def _judge(told: pa.Schema, block: Block) -> Callable[[bytes], bool]:
     return lambda line: mismatch(Line(block, 0, 0, 0, line), form) is None
 
 
-def _but_blank(lines: LineTable) -> tuple[LineTable, Indexes]:
-    kinds = line_reader(pa.schema([]), declared=True).kinds(lines)
-    return lines, np.flatnonzero(kinds != BLANK)
-
-
 def _is_inferable(line: bytes) -> bool:
     return is_json(line) and bool(_inferable([line]))
 
@@ -118,8 +113,9 @@ def _fitting(found: Sound, told: pa.Schema, judge: Callable[[bytes], bool]) -> S
     fitting: Sound = []
     for lines, wanted in found:
         kinds = line_reader(told, declared=True).kinds(lines)
-        for index in wanted[kinds[wanted] == SUSPECT]:
-            if judge(lines.line(int(index))):
+        suspects = wanted[kinds[wanted] == SUSPECT]
+        for index, line in zip(suspects.tolist(), lines.each(suspects), strict=True):
+            if judge(line):
                 kinds[index] = ROW
         fitting.append((lines, wanted[kinds[wanted] == ROW]))
     return fitting
@@ -179,7 +175,7 @@ def _loose_type(kind: pa.DataType) -> pa.DataType | None:
 
 def _voted(sound: Sound, step: int) -> pa.Schema:
     """The schema of those of every `step`-th line that agree with most of them."""
-    voters = [lines.line(int(index)) for lines, good in sound for index in good[::step]]
+    voters = [line for lines, good in sound for line in lines.each(good[::step])]
     told = [(data, _kinds(data)) for data in voters if is_json(data)]
     votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _, kinds in told:

@@ -1,6 +1,6 @@
 """The lines of a block, and the block without some of them."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,11 +37,15 @@ class LineTable:
 
     def line(self, index: int) -> bytes:
         """One line, without the newline."""
-        start, end = self.starts[index : index + 2].tolist()
-        data = self.block.data
-        if end > start and data[end - 1] == _NEWLINE:
-            end -= 1
-        return bytes(memoryview(data)[start:end])
+        return next(self.each(np.array([index])))
+
+    def each(self, wanted: Indexes) -> Iterator[bytes]:
+        """Some lines, without the newlines."""
+        data = memoryview(self.block.data)
+        ends = self.starts[wanted + 1]
+        for start, end in zip(self.starts[wanted].tolist(), ends.tolist(), strict=True):
+            ended = end > start and data[end - 1] == _NEWLINE
+            yield bytes(data[start : end - ended])
 
     @contextmanager
     def only(self, wanted: Indexes) -> Generator[pa.Buffer]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pyarrow as pa
+from anyio import to_thread
 from pydantic import ValidationError
 
 from nvisy_dagster.engine.bad_records import refused_by_source
@@ -14,6 +15,7 @@ from nvisy_dagster.engine.drain import ReadStoppedError
 from nvisy_dagster.engine.failure import BEGIN_ANEW, StorageError
 from nvisy_dagster.engine.message import Barrier
 from nvisy_dagster.engine.nodes.running import RunningNode
+from nvisy_dagster.engine.rejection import Rejected
 from nvisy_dagster.engine.versions import Versions
 from nvisy_dagster.sdk import Cursor, RejectedRecord, Source
 
@@ -118,6 +120,8 @@ class _Reading:
     ) -> None:
         running, epochs = self._running, self._running.epochs
         rows = data.num_rows + len(bad)
+        # In a thread: it would hold up all nodes, the more as it waits for those that parse.
+        refused = await to_thread.run_sync(_refused, bad) if bad else []
         await epochs.make_room(self._name, rows, self._cut)
         if running.changes is not None:
             roots = running.changes.roots()
@@ -126,7 +130,6 @@ class _Reading:
             self._versions.add(roots.told)
         self._cursor = after
         running.metrics.counts.records_in += rows
-        refused = list(refused_by_source(bad))
         for rejected in refused:
             await running.reject(rejected)
         running.saw(data, refused)
@@ -144,3 +147,7 @@ class _Reading:
         epoch = self._running.epochs.cut(self._name, self._cursor)
         await self._running.pass_barrier(epoch)
         await self._outlet.send(Barrier(epoch))
+
+
+def _refused(bad: Sequence[RejectedRecord]) -> list[Rejected]:
+    return list(refused_by_source(bad))
