@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cli.conftest import write_graph
 from engine.counting import numbers_in
+from living_files import living_json
 
 DEADLINE_SECONDS = 180
 """The first process that imports Dagster compiles it."""
@@ -60,8 +61,7 @@ def billed(here: Path) -> list[int]:
 
 def committed(here: Path) -> int:
     """Records read that a checkpoint covers."""
-    found = (here / ".nvisy").rglob("checkpoint.json")
-    documents = [json.loads(path.read_text()) for path in found]
+    documents = living_json(here / ".nvisy", "checkpoint.json")
     counts = [document.get("counts", {}).get("idle", {}) for document in documents]
     return sum(int(one.get("records_in", 0)) for one in counts)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from counting import numbers_in
+from living_files import living_json
 
 ROWS = 2000
 
@@ -43,8 +44,8 @@ def start(folder: Path, **environment: str) -> "subprocess.Popen[str]":
 
 def cursor(folder: Path) -> int:
     """How far the first stage's checkpoint is."""
-    for path in (folder / "state").rglob("checkpoint.json"):
-        source = json.loads(path.read_text())["sources"].get("count")
+    for found in living_json(folder / "state", "checkpoint.json"):
+        source = found["sources"].get("count")
         if source is not None:
             return ROWS if source["done"] else source["cursor"]["after"]
     return 0

@@ -1,6 +1,5 @@
 """Actions that go by what came before: `limit` ends what nobody wants, `batch` regroups."""
 
-import json
 import os
 import signal
 import sqlite3
@@ -14,6 +13,7 @@ import anyio
 import pytest
 from counting import numbers_in
 from limiting import MANY, line, plan
+from living_files import living_json
 from review_graphs import action, run, sink, source
 
 from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
@@ -236,8 +236,8 @@ async def test_drained_it_goes_on_where_it_stood(tmp_path: Path) -> None:
 async def _stop_after_a_checkpoint(state: Path, stop: StopRequest) -> None:
     with anyio.fail_after(60):
         while True:
-            for path in state.rglob("checkpoint.json"):  # noqa: ASYNC240 - a small folder
-                if json.loads(path.read_text())["epoch"] >= 2:
+            for found in living_json(state, "checkpoint.json"):
+                if found["epoch"] >= 2:
                     stop.request()
                     return
             await anyio.sleep(0.005)

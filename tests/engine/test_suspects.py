@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from counting import numbers_in
+from living_files import living_files
 
 from nvisy_dagster.engine.dead_letter_box import DeadLetterBox
 from nvisy_dagster.engine.in_flight import Recorder, deaths
@@ -134,9 +135,9 @@ def test_a_small_call_for_which_the_system_kills_the_process(tmp_path: Path) -> 
 
 
 def _wait_for_call(folder: Path, process: "subprocess.Popen[str]") -> None:
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.call")}
+    before = {path: path.stat().st_mtime_ns for path in living_files(folder, "*.call")}
     while process.poll() is None:
-        for path in folder.rglob("*.call"):
+        for path in living_files(folder, "*.call"):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime_ns != before.get(path):
                     return

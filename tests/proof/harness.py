@@ -23,9 +23,10 @@ from typing import Any
 import oracle
 import records
 import target
+from living_files import living_json
 
 SEED = int(os.environ.get("NVISY_TEST_SEED", "0"))
-SECONDS = 50
+SECONDS = 180
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["target", "duckdb", "wordllama", "qdrant_edge", "psycopg"])
@@ -178,5 +179,5 @@ class Case:
 
     def epoch(self) -> int:
         """The last epoch of any stage."""
-        files = (self.folder / "state").rglob("checkpoint.json")
-        return max((json.loads(file.read_text())["epoch"] for file in files), default=0)
+        found = living_json(self.folder / "state", "checkpoint.json")
+        return max((one["epoch"] for one in found), default=0)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from harness import SEED, Case
+from living_files import living_files
 
 HOME = """\
 telemetry:
@@ -58,12 +59,12 @@ class Deployment:
         return self.start("job", "execute", "-f", FILE, "-j", "proof", **environment)
 
     def finish(self) -> None:
-        assert self.execute().wait(90) == 0, self.log.read_text()[-3000:]
+        assert self.execute().wait(180) == 0, self.log.read_text()[-3000:]
         self.case.check(complete=True)
 
     def worker(self) -> int:
         """The process that holds a lease."""
-        for path in (self.case.folder / "state").rglob("lease/*.json"):
+        for path in living_files(self.case.folder / "state", "lease/*.json"):
             with suppress(ValueError, FileNotFoundError):
                 record = json.loads(path.read_text())
                 if not record["released"]:
@@ -82,7 +83,7 @@ def test_the_worker_is_killed(make_case: Callable[..., Case], seed: int) -> None
     places = ("sink.after_write", "sink.before_commit", "sink.after_commit")
     place = f"{chance.choice(places)}:{chance.randint(1, 2)}"
     killed = deployment.execute(NVISY_FAILPOINT=place)
-    assert killed.wait(90) == -signal.SIGKILL, (place, deployment.log.read_text()[-3000:])
+    assert killed.wait(180) == -signal.SIGKILL, (place, deployment.log.read_text()[-3000:])
     case.check()
     deployment.finish()
 
@@ -107,7 +108,7 @@ def test_worker_and_code_server_are_killed(make_case: Callable[..., Case], seed:
     try:
         wait_for(lambda: is_listening(port))
         launch = deployment.start("job", "launch", "-w", str(workspace), "-j", "proof")
-        assert launch.wait(60) == 0, deployment.log.read_text()[-3000:]
+        assert launch.wait(180) == 0, deployment.log.read_text()[-3000:]
         wait_for(lambda: case.epoch() > 0 and deployment.worker())
         time.sleep(chance.uniform(0, 0.5))
         os.kill(deployment.worker(), signal.SIGKILL)

@@ -18,6 +18,7 @@ from pathlib import Path
 import anyio
 import postgres_target
 import pytest
+from living_files import living_json
 from servers.postgres import PostgresServer, postgres_server
 from sql_database import Database
 
@@ -63,8 +64,8 @@ def kept_cursor(database: Database) -> int:
 
 def filed_epoch(folder: Path) -> int:
     """Epoch of the checkpoint in the stage's folder."""
-    files = list((folder / "state").rglob("checkpoint.json"))
-    return max((json.loads(file.read_text())["epoch"] for file in files), default=0)
+    found = living_json(folder / "state", "checkpoint.json")
+    return max((one["epoch"] for one in found), default=0)
 
 
 def start(

@@ -1,6 +1,5 @@
 """Runs whose worker died, and everything that could have told Dagster so with it."""
 
-import json
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 from dagster_project import Project
+from living_files import living_json
 from test_processes import slowly, wait_for
 from toys import registry
 
@@ -207,8 +207,7 @@ def kill_group(process: "subprocess.Popen[bytes]") -> None:
 
 def holder(project: Project) -> int:
     """Process number of who holds a lease."""
-    for path in project.path("state").rglob("lease/*.json"):
-        record = json.loads(path.read_text())
+    for record in living_json(project.path("state"), "lease/*.json"):
         if not record["released"]:
             return record["pid"]
     return 0
