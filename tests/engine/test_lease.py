@@ -83,14 +83,17 @@ def test_tokens_only_grow(tmp_path: Path) -> None:
     assert len(storage.names(tmp_path / "lease")) <= 2
 
 
-def test_one_that_was_killed_is_followed_at_once(tmp_path: Path) -> None:
+def test_one_that_was_killed_is_followed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVISY_LEASE_SECONDS", "60")
     with holding(tmp_path) as target:
         # Nobody waits for it: it stays in the table of processes.
         target.process.send_signal(signal.SIGKILL)
         time.sleep(0.1)
         began = time.monotonic()
         with Lease(tmp_path, "next") as lease:
-            assert time.monotonic() - began < SECONDS / 2
+            assert time.monotonic() - began < 30
             assert lease.taken_from is not None
             assert lease.taken_from.run_id == "target"
             assert lease.token == 2
