@@ -113,7 +113,8 @@ async def test_a_bad_day(tmp_path: Path, seed: int) -> None:
     assert sum(stub.attempts.values()) <= 1.5 * len(texts)
     assert set(stub.attempts) == set(texts)
     assert stub.counts["early"] == 0
-    assert stub.counts["most_in_flight"] == AT_ONCE
+    # All at once are met by chance, and not on a slow machine; more of them never.
+    assert AT_ONCE // 2 < stub.counts["most_in_flight"] <= AT_ONCE
     counts = result.metrics["embed"].counts
     assert counts.records_in == counts.records_out == len(texts)
     assert counts.retries == counts.calls - 250
