@@ -15,8 +15,7 @@ DEFAULT_LIMIT_BYTES = 8 * 1024 * 1024
 class Channel:
     """A queue between two nodes; one task sends, one receives.
 
-    A message is admitted whenever less than the limit is queued, so that one larger than the limit
-    passes too: at most the limit and one message are held.
+    At most the limit is held, or one message that is larger.
 
     Args:
         limit_bytes: The most that it holds.
@@ -39,10 +38,10 @@ class Channel:
 
     async def send(self, message: Message) -> None:
         """Queue a message, waiting while the channel is full."""
-        while self._queued_bytes >= self._limit:
+        size = size_of(message)
+        while self._queued_bytes and self._queued_bytes + size > self._limit:
             self._room = anyio.Event()
             await self._room.wait()
-        size = size_of(message)
         self._queue.append((message, size, time.monotonic()))
         self._queued_bytes += size
         self.peak_bytes = max(self.peak_bytes, self._queued_bytes)
@@ -61,8 +60,7 @@ class Channel:
         self._queued_bytes -= size
         if self._patience is not None:
             self._adapt(size, time.monotonic() - since, self._patience)
-        if self._queued_bytes < self._limit:
-            self._room.set()
+        self._room.set()
         return message
 
     def _adapt(self, size: int, waited: float, patience: float) -> None:

@@ -48,6 +48,27 @@ async def test_a_message_larger_than_the_limit_passes_alone() -> None:
     assert channel.peak_bytes == batch(0, rows=1000).nbytes
 
 
+async def test_no_more_than_the_limit_is_held() -> None:
+    channel, size = Channel(limit_bytes=3 * batch(0).nbytes), batch(0).nbytes
+    sent: list[int] = []
+
+    async def send() -> None:
+        for rows in (16, 16, 8, 8):
+            await channel.send(batch(0, rows))
+            await channel.send(Barrier(1))
+            sent.append(rows)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        await anyio.wait_all_tasks_blocked()
+        assert sent == [16]
+        channel.pop()
+        await anyio.wait_all_tasks_blocked()
+        assert sent == [16, 16, 8]
+        tasks.cancel_scope.cancel()
+    assert channel.peak_bytes == 3 * size
+
+
 async def test_barriers_are_aligned_and_passed_on_once() -> None:
     one, two = Channel(), Channel()
     for message in (batch(1), Barrier(1), batch(11), Barrier(2), END):
