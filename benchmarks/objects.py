@@ -13,6 +13,9 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+import without_pandas  # noqa: F401 - before Arrow
+
+# isort: split
 import anyio
 import components
 import data

@@ -30,6 +30,9 @@ COLUMNAR = frozenset({"parquet", "arrow"})
 MAX_OBJECT_BYTES = 512 * MIB
 """Largest object that is one record, unless the params say otherwise."""
 
+MOST_PART_BYTES = 40 << 30
+"""An upload has 10,000 chunks at most."""
+
 WHOLE = frozenset({"text", "binary"})
 """Formats of which an object is one record."""
 
@@ -194,7 +197,7 @@ class WriteParams(Params):
     or dates; a record whose values make a name of more than 255 bytes fails. 64 partitions are
     written at once: one more closes the part that was written to longest ago, so records that come
     in no order of many partitions make many small files."""
-    part_bytes: int = Field(default=256 * MIB, ge=1)
+    part_bytes: int = Field(default=256 * MIB, ge=1, le=MOST_PART_BYTES)
     """Size at which a part is closed and the next one begun."""
 
     @model_validator(mode="after")

@@ -95,17 +95,30 @@ async def uncancelled(call: asyncio.Future[R], owner: object) -> R:
         raise
 
 
-async def iterate_in_thread(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:
-    """Items of a generator that blocks, made in a worker thread, one ahead of the consumer."""
+async def iterate_in_thread(
+    items: Generator[T, None, None], *, ahead: bool = True
+) -> AsyncGenerator[T, None]:
+    """Items of a generator that blocks, made in a worker thread.
+
+    Args:
+        items: The generator; it is closed at the end.
+        ahead: Make the next item, and hold it, while the consumer is busy with one.
+    """
 
     def advance() -> list[T]:
         return list(islice(items, 1))
 
-    pending = asyncio.ensure_future(in_thread(advance))
+    def begin() -> asyncio.Future[list[T]]:
+        return asyncio.ensure_future(in_thread(advance))
+
+    pending = begin()
     try:
         while item := await asyncio.shield(pending):
-            pending = asyncio.ensure_future(in_thread(advance))
-            yield item[0]
+            if ahead:
+                pending = begin()
+            yield item.pop()
+            if not ahead:
+                pending = begin()
     finally:
         await _cancel([pending])
         with anyio.CancelScope(shield=True):

@@ -297,3 +297,32 @@ def test_it_says_that_it_needs_no_types(tmp_path):
     assert (
         LocalSource(LocalSourceParams(path=str(tmp_path), format="arrow")).output().schema is None
     )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_last_rows_end_their_file_if_its_end_is_whole(tmp_path, stream):
+    path = write(tmp_path / "x.arrow", table(50), stream=stream, batch_rows=10)
+    sound = path.read_bytes()
+    batches = await drain(source(path, batch_rows=5))
+    assert [batch.cursor.offset for batch in batches] == [*range(5, 50, 5), None]
+    # Nothing is over where the last bytes are missing, or where there are more of them.
+    path.write_bytes(sound + b"more" if stream else sound[:-1])
+    batches = await drain(source(path, batch_rows=5))
+    assert [batch.cursor.offset for batch in batches] == [*range(5, 55, 5), None]
+    assert [len(batch.rejected) for batch in batches] == [0] * 10 + [1]
+    [again] = await drain(source(path, batch_rows=5), batches[-2].cursor)
+    assert (again.data.num_rows, len(again.rejected)) == (0, 1)
+
+
+async def test_words_behind_the_last_rows_end_their_file(tmp_path):
+    data = pa.table({"word": pa.array(["a", "b"]).dictionary_encode()})
+    path = write(tmp_path / "x.arrow", data, stream=True)
+    sound = path.read_bytes()
+    with read_ahead(sound) as ahead:
+        reader = MessageReader(ahead, len(sound))
+        schema, words, rows_ = (b"".join(reader.read().pieces) for _ in range(3))
+    path.write_bytes(schema + words + rows_ + words + b"\xff" * 4 + b"\0" * 4)
+    batches = await drain(source(path))
+    assert rows_of(batches) == [{"word": "a"}, {"word": "b"}]
+    assert [batch.cursor.offset for batch in batches] == [2, None]
+    assert not rejected_in(batches)

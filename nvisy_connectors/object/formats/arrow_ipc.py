@@ -89,7 +89,9 @@ class ArrowReader(Reader):
         folders = FolderColumns(self.params, whole_names=self.folder.whole_names)
         async with aclosing(objects):
             async for info in objects:
-                batches = iterate_in_thread(self._batches(info, reading, folders, resume))
+                # What comes from the store is read ahead; to decode it takes no time.
+                rows = self._batches(info, reading, folders, resume)
+                batches = iterate_in_thread(rows, ahead=False)
                 async with aclosing(batches):
                     async for batch in batches:
                         yield batch
@@ -136,45 +138,44 @@ class ArrowReader(Reader):
     def _rows(
         self, place: _Place, stream: ArrowStream, start: int
     ) -> Iterator[Batch[ObjectCursor]]:
-        row, spent = start, place.budget.spent
-        held: pa.RecordBatch | None = None
-        # The last one is told by its end, so one is held back.
+        row, is_last = start, False
         try:
             with damage_told(self.folder.uri(place.info.key)):
-                for found, before in self._pieces(place, stream, start):
-                    if held is not None:
-                        yield self._batch(
-                            place, row, held, place.cursor(row + held.num_rows, spent)
-                        )
-                        row += held.num_rows
-                    held, spent = found, before
+                for rows, spent, is_last in self._pieces(place, stream, start):
+                    end = row + rows.num_rows
+                    cursor = place.cursor(None, 0) if is_last else place.cursor(end, spent)
+                    yield self._batch(place, row, rows, cursor)
+                    row = end
         except DataError as error:
-            if not self.rejects or not (row or held):
+            if not self.rejects or not row:
                 raise
-            if held is not None:
-                yield self._batch(place, row, held, place.cursor(row + held.num_rows, spent))
-                row += held.num_rows
             yield self._torn(place, row, error)
             return
-        if held is not None:
-            yield self._batch(place, row, held, place.cursor(None, 0))
+        if row and not is_last:
+            yield Batch(self._nothing(place.info, place.settled), place.cursor(None, 0))
 
     def _pieces(
         self, place: _Place, stream: ArrowStream, start: int
-    ) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Rows from a place on, in pieces, each with what was counted before its record batch."""
+    ) -> Iterator[tuple[pa.RecordBatch, int, bool]]:
+        """Rows from a place on, in pieces.
+
+        Each with what was counted before its record batch, and with whether nothing follows; if
+        that is not known before more is read, no piece is the last.
+        """
         names = set(place.settled.chosen.names) - place.folders.keys()
         wanted = pa.schema([field for field in stream.schema if field.name in names])
         most = PIECE_BATCHES * self.params.batch_bytes
         for first, spent, rows in stream.batches(wanted, start):
             rest = rows.slice(max(0, start - first))
+            left = rest.num_rows
             for piece in pieces(rest, wanted, most, place.budget) if len(wanted) else [rest]:
                 if piece.nbytes < piece.num_rows:  # of nulls, say
                     place.budget.spend(piece.num_rows)
                 at = 0
                 while at < piece.num_rows:
                     some = piece.slice(at, self.batch_rows)
-                    yield some, spent
+                    left -= some.num_rows
+                    yield some, spent, not left and stream.at_end()
                     at += some.num_rows
 
     def _batch(

@@ -17,6 +17,8 @@ MAGIC = b"ARROW1\0\0"
 """How a file begins; a stream has nothing before its first message."""
 _TAIL = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
+_NOTHING = b"\0\0\0\0"
+"""Length of the message that ends a stream."""
 _ALIGNMENT = 8
 _MOST_METADATA = 64 << 20
 """Bytes of the metadata of one message: some hundred bytes per column."""
@@ -111,6 +113,8 @@ class MessageReader:
     def __init__(self, source: ReadAhead, size: int) -> None:
         self._input = _Input(source, size)
         self._is_file = False
+        self._ended = False
+        self._damage: DamagedError | None = None
 
     def read(self, unwanted_rows: int = 0) -> Message | None:
         """The next one, if there is one.
@@ -121,6 +125,10 @@ class MessageReader:
         Raises:
             DamagedError: The file ends too early, or the message is none.
         """
+        if self._damage is not None:
+            raise self._damage
+        if self._ended:
+            return None
         start = self._input.place
         if not start and self._input.peek(len(MAGIC)) == MAGIC:
             start = len(self._input.read(len(MAGIC)))
@@ -151,6 +159,16 @@ class MessageReader:
         body = self._input.read_large(body_length)
         decoded = body_length if batch is None else _decoded_bytes(batch, body)
         return Message((head, metadata, body), rows, decoded, is_rows)
+
+    def at_end(self) -> bool:
+        """Whether nothing follows, and the end is whole. If it is not, `read` says so."""
+        head = self._input.peek(_ALIGNMENT)
+        if not self._ended and (head[:4] == _NOTHING or head == _CONTINUATION + _NOTHING):
+            try:
+                self._ended = self.read() is None
+            except DamagedError as error:
+                self._damage = error
+        return self._ended
 
     def _check_end(self) -> None:
         # What comes behind may have been cut off, and zeros are what a disk puts in its place.

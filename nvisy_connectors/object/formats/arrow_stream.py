@@ -42,6 +42,10 @@ class ArrowStream:
         self.schema = pa.schema([_plain(field) for field in self._found])
         self._uri = uri
 
+    def at_end(self) -> bool:
+        """Whether no record batch follows, and the end is whole."""
+        return self._messages.at_end()
+
     def batches(self, wanted: pa.Schema, start: int) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Record batches that reach behind a row, each with its first row and what came before it.
 
