@@ -9,11 +9,12 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from nvisy_connectors.tabular.join_layout import LEFT, RIGHT, Layout, layout_of
-from nvisy_connectors.tabular.joining import Joining, lonely
+from nvisy_connectors.tabular.joining import Joining
 from nvisy_connectors.tabular.pairing import matched, pairs_of, register
 from nvisy_connectors.tabular.spilling import MemoryLimit, Spilling
+from nvisy_connectors.tabular.unmatched import of_left, of_right_alone
 from nvisy_dagster.sdk import Capabilities, EdgeType, JoiningAction, Params
-from nvisy_dagster.sdk.envelope import ENVELOPE
+from nvisy_dagster.sdk.envelope import ENVELOPE, ENVELOPE_NAMES
 
 Batches = Iterable[pa.RecordBatch]
 
@@ -33,10 +34,12 @@ class JoinParams(Params):
     on: list[KeyPair | str] = Field(min_length=1, max_length=100, examples=[["customer_id"]])
     """Columns that are equal in records that belong together: names of columns that both inputs
     have, or objects with `left` and `right`. null equals nothing, not even null."""
-    how: Literal["inner", "left", "semi", "anti"] = "inner"
+    how: Literal["inner", "left", "right", "full", "semi", "anti"] = "inner"
     """`inner`: a record for each pair. `left`: also one for each record of the left that belongs to
-    none, with null for the columns of the right. `semi`: the records of the left that belong to
-    some of the right, each once, as they are. `anti`: those that belong to none."""
+    none, with null for the columns of the right. `right`: instead one for each of the right that
+    belongs to none, with null for the columns of the left but those that are compared under the
+    same name. `full`: both. `semi`: the records of the left that belong to some of the right, each
+    once, as they are. `anti`: those that belong to none."""
     columns: list[str] | None = Field(default=None, examples=[["name", "country"]])
     """Columns of the right that come along. By default all but those that are compared under the
     same name; an empty list for none."""
@@ -61,6 +64,21 @@ class JoinParams(Params):
         return [(one, one) if isinstance(one, str) else (one.left, one.right) for one in self.on]
 
     @property
+    def shared(self) -> Sequence[str]:
+        """Columns that are compared under the same name, and come out once."""
+        return [one for one, other in self.pairs if one == other and one not in ENVELOPE_NAMES]
+
+    @property
+    def keeps_left(self) -> bool:
+        """Whether something is made of records of the left that belong to none."""
+        return self.how in {"left", "full"}
+
+    @property
+    def keeps_right(self) -> bool:
+        """Whether something is made of records of the right that belong to none."""
+        return self.how in {"right", "full"}
+
+    @property
     def chooses(self) -> bool:
         """Whether it makes no records but chooses among those of the left."""
         return self.how in {"semi", "anti"}
@@ -75,9 +93,16 @@ class Join(JoiningAction[JoinParams]):
     comparable, nor is what consists of parts. NaN equals NaN.
 
     Each record that is made has both records as its parents, the root, source and tags of the left
-    one, and an id that follows from both ids: a second run makes the same. Records come in the
-    order of the left, and those of one record of the left in the order of the right. What left no
-    trace counts as dropped, of either input: with `semi` and `anti`, that is all of the right.
+    one, and an id that follows from both ids: a second run makes the same. What is made of a single
+    record has that one as its parent, its root, source and tags, and an id that follows from its
+    own: once it belongs to another in a later run, what is made has another id, and a sink that
+    replaces records by their ids holds both.
+
+    Records come in the order of the left, and those of one record of the left in the order of the
+    right; then those that are made of the right alone, in its order. With `right` and `full`, a
+    column that is compared under the same name has the type that holds all values of both. What
+    left no trace counts as dropped, of either input: with `semi` and `anti`, that is all of the
+    right.
     """
 
     name = "join"
@@ -111,7 +136,7 @@ class Join(JoiningAction[JoinParams]):
         left, right = inputs[LEFT], inputs[RIGHT]
         columns, others = _schema(left), _schema(right)
         if columns is None:
-            self._traced = 0
+            yield from self._without_left(right)
             return
         if others is None:
             yield from self._without_right(left)
@@ -134,7 +159,7 @@ class Join(JoiningAction[JoinParams]):
         self, layout: Layout, left: Batches, right: Batches, scratch: Path
     ) -> Iterator[pa.RecordBatch]:
         joining = Joining(layout, right, scratch, self.node_id)
-        outer, noted = self.params.how == "left", self._spilling.noted
+        outer, noted = self.params.keeps_left, self._spilling.noted
         with self._spilling.database(scratch, self.params.memory_limit) as database:
             register(database, LEFT, noted(left), layout.keys)
             register(database, RIGHT, noted(joining.sized()), layout.keys)
@@ -142,6 +167,8 @@ class Join(JoiningAction[JoinParams]):
             joining.prepare(database, pairs)
         self._traced = 0
         yield from joining.joined(left)
+        if self.params.keeps_right:
+            yield from joining.unmatched()
         self._traced = joining.traced
 
     def _chosen(
@@ -167,13 +194,21 @@ class Join(JoiningAction[JoinParams]):
         """What comes out when there is nothing in the right, not even columns."""
         if self.params.how == "anti":
             yield from left
-        elif self.params.how == "left":
-            self._traced = 0
+            return
+        self._traced = 0
+        if self.params.keeps_left:
             for batch in left:
-                yield lonely(batch, self.made and self.made.schema, self.node_id)
+                yield of_left(batch, self.made and self.made.schema, self.node_id)
                 self._traced += batch.num_rows
-        else:
-            self._traced = 0
+
+    def _without_left(self, right: Batches) -> Iterator[pa.RecordBatch]:
+        """What comes out when there is nothing in the left, not even columns."""
+        self._traced = 0
+        if self.params.keeps_right:
+            for batch in right:
+                promised = self.made and self.made.schema
+                yield of_right_alone(batch, self.params, promised, self.node_id)
+                self._traced += batch.num_rows
 
 
 def _schema(records: Batches) -> pa.Schema | None:

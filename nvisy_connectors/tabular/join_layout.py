@@ -41,6 +41,8 @@ class Layout:
     """Payload columns of the left that come out."""
     right: Mapping[str, pa.Field]
     """Columns of the right that come out, each as what."""
+    shared: Sequence[str] = ()
+    """Columns of both that are compared and come out once, whichever input a record is of."""
 
     @property
     def payload(self) -> pa.Schema:
@@ -64,7 +66,7 @@ def layout_of(params: "JoinParams", left: pa.Schema, right: pa.Schema) -> Layout
     if params.chooses:
         raise_mistakes(errors)
         return Layout(keys, list(payload_schema(left)), {})
-    taken = list(_taken(params, right, errors))
+    coming = list(taken(params, right, errors))
     names = payload_schema(left).names
     fields = {
         field.name: field
@@ -72,13 +74,24 @@ def layout_of(params: "JoinParams", left: pa.Schema, right: pa.Schema) -> Layout
             field.name + params.suffix if params.suffix and _in(field.name, names) else field.name
         )
         .with_type(plain_type(field.type))
-        .with_nullable(field.nullable or params.how == "left")
-        for field in taken
+        .with_nullable(field.nullable or params.keeps_left)
+        for field in coming
     }
     errors += _clashes(params, names, fields)
     raise_mistakes(errors)
     plain = [field.with_type(plain_type(field.type)) for field in payload_schema(left)]
-    return Layout(keys, plain, fields)
+    if not params.keeps_right:
+        return Layout(keys, plain, fields)
+    common = {key.left: key for key in keys if key.left in params.shared}
+    plain = [
+        field.with_type(plain_type(common[field.name].kind)).with_nullable(
+            field.nullable or right.field(field.name).nullable
+        )
+        if field.name in common
+        else field.with_nullable(nullable=True)
+        for field in plain
+    ]
+    return Layout(keys, plain, fields, list(common))
 
 
 def _key(
@@ -116,10 +129,10 @@ def _key(
     return Key(*names, common if common is not None else one)
 
 
-def _taken(params: "JoinParams", right: pa.Schema, errors: list[ConfigError]) -> Iterator[pa.Field]:
-    """Columns of the right that come along."""
+def taken(params: "JoinParams", right: pa.Schema, errors: list[ConfigError]) -> Iterator[pa.Field]:
+    """Columns of the right that come along; what is wrong with them is added to the errors."""
     if params.columns is None:
-        same = {other for one, other in params.pairs if one == other}
+        same = params.shared
         yield from (field for field in payload_schema(right) if field.name not in same)
         return
     names = payload_schema(right).names

@@ -11,7 +11,8 @@ import pyarrow.compute
 from nvisy_connectors.tabular.arranging import BATCH_BYTES, MOST_BATCH_ROWS, arranged
 from nvisy_connectors.tabular.join_layout import Layout
 from nvisy_connectors.tabular.pairing import AT_ONCE, Pairs, Rows, by_right
-from nvisy_connectors.tabular.widening import fit, plain_type
+from nvisy_connectors.tabular.unmatched import of_right
+from nvisy_connectors.tabular.widening import fit
 from nvisy_dagster.sdk.envelope import ENVELOPE, derive_joined, payload
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Joining:
         self._scratch = scratch
         self._node_id = node_id
         self._rows = self._bytes = 0
+        self._met = np.zeros(0, np.bool_)
+        """Which records of the right are in a pair, up to now."""
         self._sizes = scratch / "sizes"
         """File of the bytes of each record of the right."""
         self._pairs = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -66,9 +69,9 @@ class Joining:
             self._sorted = by_right(database, pairs, self._scratch)
 
     def joined(self, left: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The records that are made."""
+        """The records of pairs, and of those of the left that are told without one."""
         places, others = self._pairs.left, self._pairs.right
-        met = np.zeros(self._rows, np.bool_)
+        met = self._met = np.zeros(self._rows, np.bool_)
         right = self._kept() if self._sorted is None else self._arranged(*self._sorted)
         sizes = self._right_sizes()
         start = 0
@@ -90,6 +93,17 @@ class Joining:
             self.traced += len(np.unique(places[first:last]))
             start = end
         self.traced += int(met.sum())
+
+    def unmatched(self) -> Iterator[pa.RecordBatch]:
+        """The records of those of the right that were in no pair."""
+        start = 0
+        for batch in self._right:
+            end = start + batch.num_rows
+            rest = np.flatnonzero(~self._met[start:end])
+            if len(rest):
+                yield of_right(batch.take(pa.array(rest)), self._layout, self._node_id)
+                self.traced += len(rest)
+            start = end
 
     def _made(self, left: pa.RecordBatch, right: pa.RecordBatch) -> pa.RecordBatch:
         arrays = [*payload(left).columns, *right.columns[1:]]
@@ -204,22 +218,3 @@ class _Arranged:
 
 def _one(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema)
-
-
-def lonely(batch: pa.RecordBatch, schema: pa.Schema | None, node_id: str) -> pa.RecordBatch:
-    """What is made of records of the left when there is nothing in the right.
-
-    Args:
-        batch: The records.
-        schema: What was promised; without it, the columns of the right are missing.
-        node_id: The node that makes them.
-    """
-    own = payload(batch)
-    names = own.schema.names
-    more = [] if schema is None else [f for f in schema if f.name not in batch.schema.names]
-    fields: list[Any] = [f.with_type(plain_type(f.type)) for f in own.schema]
-    arrays = [fit(own.column(name), f.type) for name, f in zip(names, fields, strict=True)]
-    arrays += [pa.nulls(len(own), field.type) for field in more]
-    columns = pa.RecordBatch.from_arrays(arrays, schema=pa.schema([*fields, *more]))
-    nobody = pa.nulls(len(own), ENVELOPE.field("_id").type)
-    return derive_joined(batch, nobody, columns, node_id=node_id)

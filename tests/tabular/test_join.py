@@ -21,7 +21,7 @@ from nvisy_dagster.sdk.errors import mistakes_in
 from nvisy_dagster.sdk.identity import root_ids
 from nvisy_dagster.sdk.testing import JoiningActionConformance
 
-HOWS = ["inner", "left", "semi", "anti"]
+HOWS = ["inner", "left", "right", "full", "semi", "anti"]
 
 
 def of_right(columns):
@@ -65,6 +65,18 @@ class TestLeftJoin(JoinConformance):
         return JoinParams(on=["k"], how="left")
 
 
+class TestRightJoin(JoinConformance):
+    @pytest.fixture
+    def params(self):
+        return JoinParams(on=["k"], how="right")
+
+
+class TestFullJoin(JoinConformance):
+    @pytest.fixture
+    def params(self):
+        return JoinParams(on=["k"], how="full")
+
+
 class TestAntiJoin(JoinConformance):
     @pytest.fixture
     def params(self):
@@ -83,6 +95,9 @@ def join(left, right, folder, **params):
         batch.validate(full=True)
         assert batch.schema.equals(made.made.schema)
     return made, [row for batch in batches for row in batch.to_pylist()]
+
+
+SOURCE = ["_root_id", "_source", "_tags"]
 
 
 def cut(batch, place):
@@ -139,18 +154,25 @@ def test_against_brute_force(tmp_path_factory, lefts, rights, how, places, memor
         assert [row["nested"]["at"] for row in rows] == [[i] for i in chosen]
         assert made.traced() in {None, len(chosen)}
         return
-    if how == "left":
+    if how in {"left", "full"}:
         pairs = sorted([*pairs, *((i, None) for i in range(len(lefts)) if i not in found)])
-        found = set(range(len(lefts)))
-    assert [
-        (row["nested"]["at"][0], row["nested_right"] and row["nested_right"]["at"][0])
-        for row in rows
-    ] == pairs
-    assert made.traced() == len(found) + len({j for _, j in pairs} - {None})
-    ids = [[row["_id"] for b in side for row in b.to_pylist()] for side in (left, right)]
+    if how in {"right", "full"}:
+        met = {j for _, j in pairs}
+        pairs += [(None, j) for j in range(len(rights)) if j not in met]
+
+    def place(row, name):
+        return row[name] and row[name]["at"][0]
+
+    assert [(place(row, "nested"), place(row, "nested_right")) for row in rows] == pairs
+    assert made.traced() == sum(len({*side} - {None}) for side in zip(*pairs, strict=True))
+    records = [[row for b in side for row in b.to_pylist()] for side in (left, right)]
     for row, (i, j) in zip(rows, pairs, strict=True):
-        assert row["_parent_ids"] == [ids[0][i], *([] if j is None else [ids[1][j]])]
-        assert row["_root_id"] == ids[0][i]
+        parents = [side[at] for side, at in zip(records, (i, j), strict=True) if at is not None]
+        assert row["_parent_ids"] == [parent["_id"] for parent in parents]
+        assert [row[c] for c in SOURCE] == [parents[0][c] for c in SOURCE]
+        own = (parents[0]["n"], parents[0]["t"])
+        assert repr((row["n"], row["t"])) == repr(own)
+    assert len({row["_id"] for row in rows}) == len(rows)
 
 
 def test_ids_follow_from_both(tmp_path):
@@ -161,6 +183,69 @@ def test_ids_follow_from_both(tmp_path):
     assert {row["_id"] for row in rows} == {row["_id"] for row in again}
     _, other = join([left], [right], tmp_path, on=["k"], how="left")
     assert [row["_id"] for row in other] == [row["_id"] for row in rows]
+
+
+def test_the_same_record_alone_on_either_side_becomes_two(tmp_path):
+    batch = batch_of({"a": [1, 2], "b": [2, 3]})
+    on = [{"left": "a", "right": "b"}]
+    _, rows = join([batch], [batch], tmp_path, on=on, how="full", suffix="_r")
+    assert [tuple(plain(row).values()) for row in rows] == [
+        (1, 2, None, None),
+        (2, 3, 1, 2),
+        (None, None, 2, 3),
+    ]
+    _, alone = join([batch], [batch.slice(1)], tmp_path, on=on, how="full", suffix="_r")
+    _, others = join([batch.slice(1)], [batch], tmp_path, on=on, how="full", suffix="_r")
+    lonely = {row["_id"] for row in (*alone, *others)}
+    assert len(lonely) == len(alone) + len(others) - 1  # the pair is in both
+
+
+def test_what_is_compared_comes_out_once_as_what_holds_both(tmp_path):
+    left = batch_of({"k": pa.array([1, -2], pa.int8()), "x": [1, 2]})
+    right = of_right({"k": pa.array([1, 2**63], pa.uint64()), "x": [3, 4]})
+    made, rows = join([left], [right], tmp_path, on=["k"], how="full", suffix="_r")
+    assert [tuple(plain(row).values()) for row in rows] == [
+        (1, 1, 3),
+        (-2, 2, None),
+        (2**63, None, 4),
+    ]
+    kinds = {field.name: field.type for field in made.made.schema}
+    assert (kinds["k"], kinds["x"]) == (pa.decimal128(20), pa.int64())
+    made, _ = join([left], [right], tmp_path, on=["k"], how="left", suffix="_r")
+    assert made.made.schema.field("k").type == pa.int8()
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("how", ["left", "right", "full"])
+def test_an_input_of_which_nothing_is_known(tmp_path, how, known):
+    left = batch_of({"k": pa.array([1, 2], pa.int8()), "x": [1, 2]})
+    right = of_right({"x": [3, 4], "y": ["a", "b"], "k": pa.array([1, 2], pa.int64())})
+    params = JoinParams(on=["k"], how=how, columns=["y", "x"], suffix="_r")
+    for inputs in ({"left": [], "right": [right]}, {"left": [left], "right": []}):
+        action = Join(params, node_id="j")
+        if known:
+            sides = {"left": EdgeType("row", left.schema), "right": EdgeType("row", right.schema)}
+            action.made = action.output_of(sides)
+        rows = [row for batch in action.gather(inputs, tmp_path) for row in batch.to_pylist()]
+        of_left = not inputs["right"]
+        if how == ("right" if of_left else "left"):
+            assert (rows, action.traced()) == ([], 0)
+            continue
+        assert action.traced() == 2
+        if of_left:
+            wanted = [{"k": k, "x": k, "y": None, "x_r": None} for k in (1, 2)]
+        else:
+            wanted = [
+                {"k": k, "x": None, "y": y, "x_r": x} for k, x, y in ((1, 3, "a"), (2, 4, "b"))
+            ]
+        if not known:
+            wanted = [
+                {"k": row["k"], "x": row["x"]}
+                if of_left
+                else {"k": row["k"], "y": row["y"], "x": row["x_r"]}
+                for row in wanted
+            ]
+        assert [plain(row) for row in rows] == wanted
 
 
 @pytest.mark.parametrize("memory", [joining.MOST_BYTES, 0])

@@ -53,6 +53,32 @@ def test_a_node_may_be_joined_with_itself(tmp_path):
     assert (counts.records_in, counts.records_kept, counts.dropped) == (14, 6 + 3, 5)
 
 
+def test_all_of_both_inputs_come_out_of_a_full_join(tmp_path):
+    write_rows(tmp_path, "orders", [{"order": n, "customer": n, "name": "o"} for n in (1, 2)])
+    write_rows(tmp_path, "customers", [{"id": n, "name": "c"} for n in (2, 3, 4)])
+    nodes = [ORDERS, CUSTOMERS, action("join", **JOIN["params"], how="full"), OUT]
+    result = run(tmp_path, nodes, *EDGES)
+    found = [tuple(row.values()) for row in written(tmp_path)]
+    assert found == [
+        (1, 1, "o", None, None),
+        (2, 2, "o", 2, "c"),
+        (None, None, None, 3, "c"),
+        (None, None, None, 4, "c"),
+    ]
+    counts = result.metrics["join"].counts
+    assert (counts.records_in, counts.records_out) == (5, 4)
+    assert (counts.records_kept, counts.dropped) == (5, 0)
+
+
+def test_a_right_join_with_nothing_in_the_left(tmp_path):
+    write_rows(tmp_path, "orders", [])
+    write_rows(tmp_path, "customers", [{"id": 2, "name": "c"}])
+    nodes = [ORDERS, CUSTOMERS, action("join", **JOIN["params"], how="right"), OUT]
+    result = run(tmp_path, nodes, *EDGES)
+    assert [tuple(row.values()) for row in written(tmp_path)] == [(None, None, None, 2, "c")]
+    assert result.metrics["join"].counts.records_kept == 1
+
+
 def test_mistakes_in_edges_have_their_paths():
     nodes = [ORDERS, CUSTOMERS, JOIN, OUT]
     found = mistakes(nodes, "orders join", "customers join right", "join out left")
