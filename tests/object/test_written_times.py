@@ -103,3 +103,28 @@ def test_a_span_that_is_too_long_is_a_bad_record_of_jsonl(tmp_path):
         write(tmp_path / "x", array, "jsonl")
     assert list(caught.value.rows) == [1]
     assert read_by_others(tmp_path / "x", "jsonl") == [dt.timedelta(seconds=1).total_seconds()]
+
+
+INTERVALS = {
+    (0, 0, 0): "P0D",
+    (14, 3, 14_706_700_000_000): "P1Y2M3DT4H5M6.7S",
+    (-14, 0, 0): "P-1Y-2M",
+    (0, -1, 1): "P-1DT0.000000001S",
+    (0, 0, -90_000_000_000): "PT-1M-30S",
+    (12, 0, 3_600_000_000_000): "P1YT1H",
+    (0, 0, 100_000_000_000_000_000_000 // 10**3): "PT27777H46M40S",
+}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("nested", [False, True])
+def test_intervals_are_written_as_iso_8601_has_them(tmp_path, form, nested):
+    array = pa.array([*INTERVALS, None], pa.month_day_nano_interval())
+    if nested:
+        places = pa.array(range(len(array) + 1), pa.int32())
+        array = pa.StructArray.from_arrays([pa.ListArray.from_arrays(places, array)], ["l"])
+    found = read_by_others(write(tmp_path / "x", array, form), form)
+    if nested and form == "csv":
+        found = [json.loads(one[1:-1].replace('""', '"')) for one in found]
+    wanted = [*INTERVALS.values(), None]
+    assert found == ([{"l": [one]} for one in wanted] if nested else wanted)

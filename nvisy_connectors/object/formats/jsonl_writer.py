@@ -11,6 +11,7 @@ from nvisy_connectors.object.formats.compression import open_file
 from nvisy_connectors.object.formats.part_writer import PartWriter
 from nvisy_connectors.object.formats.readable import (
     NO_NUMBER,
+    holds_interval,
     holds_map,
     json_values,
     plain,
@@ -76,7 +77,7 @@ def _rows(batch: pa.RecordBatch) -> tuple[list[dict[str, Any]], dict[int, str]]:
     for column in batch.columns:
         bad |= too_far(column)
     batch = readable(batch)
-    if not any(holds_map(kind) for kind in batch.schema.types):
+    if not any(holds_map(kind) or holds_interval(kind) for kind in batch.schema.types):
         with suppress(OverflowError):
             return batch.to_pylist(), bad
     columns: list[list[Any]] = []

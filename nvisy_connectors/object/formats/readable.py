@@ -31,6 +31,8 @@ def readable_column(name: str, array: pa.Array) -> pa.Array:
             [[format_uuid(v) for v in values] for values in array.to_pylist()],
             pa.list_(pa.string()),
         )
+    if pa.types.is_interval(array.type):
+        return pa.array([_spelled(value) for value in array.to_pylist()], pa.string())
     if far := too_far(array):
         mask = np.zeros(len(array), np.bool_)
         mask[list(far)] = True
@@ -73,8 +75,16 @@ def too_far(array: pa.Array) -> dict[int, str]:
 def json_values(array: pa.Array) -> tuple[list[Any], dict[int, str]]:
     """Values of a column as JSON has them, and why it cannot have some, by place.
 
-    Maps are objects where their keys are texts or whole numbers, else lists of pairs.
+    Maps are objects where their keys are texts or whole numbers, else lists of pairs. Intervals are
+    texts.
     """
+    values, bad = _values(array)
+    if holds_interval(array.type):
+        values = [_spelled(value) for value in values]
+    return values, bad
+
+
+def _values(array: pa.Array) -> tuple[list[Any], dict[int, str]]:
     keys = list(_map_keys(array.type))
     has_names = bool(keys) and all(map(_is_member_name, keys))
     maps = "strict" if has_names else None
@@ -99,6 +109,45 @@ def json_values(array: pa.Array) -> tuple[list[Any], dict[int, str]]:
 def holds_map(kind: pa.DataType) -> bool:
     """Whether there are maps in values of a type."""
     return any(True for _ in _map_keys(kind))
+
+
+def holds_interval(kind: pa.DataType) -> bool:
+    """Whether there are intervals in values of a type, or it is one."""
+    if pa.types.is_interval(kind):
+        return True
+    return pa.types.is_nested(kind) and any(
+        holds_interval(kind.field(place).type) for place in range(kind.num_fields)
+    )
+
+
+def _spelled(value: Any) -> Any:  # noqa: ANN401 - any value
+    """The value with intervals as ISO 8601 has them, each part with a sign of its own.
+
+    To an encoder they are tuples, and become lists of three numbers.
+    """
+    if isinstance(value, pa.MonthDayNano):
+        return _interval(value)
+    if isinstance(value, dict):
+        return {_spelled(key): _spelled(inner) for key, inner in value.items()}
+    return [_spelled(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _interval(value: pa.MonthDayNano) -> str:
+    """Such as `P1Y2M3DT4H5M6.7S`: months, days and nanoseconds, in larger units."""
+    years, months = _parted(value.months, 12)
+    minutes, left = _parted(value.nanoseconds, 60 * _UNITS["ns"])
+    hours, minutes = _parted(minutes, 60)
+    seconds = f"{decimal.Decimal(left).scaleb(-9).normalize():f}"
+    days = [(years, "Y"), (months, "M"), (value.days, "D")]
+    clock = [(hours, "H"), (minutes, "M"), (seconds if left else 0, "S")]
+    date, time = ("".join(f"{n}{unit}" for n, unit in part if n) for part in (days, clock))
+    return f"P{date}T{time}" if time else f"P{date or '0D'}"
+
+
+def _parted(number: int, size: int) -> tuple[int, int]:
+    """Whole parts of a size and what is left, both with the sign of the number."""
+    whole, left = divmod(abs(number), size)
+    return (whole, left) if number >= 0 else (-whole, -left)
 
 
 def _map_keys(kind: pa.DataType) -> Iterator[pa.DataType]:
