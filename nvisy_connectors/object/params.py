@@ -54,10 +54,10 @@ class ReadParams(Params):
     `_SUCCESS` and `_temporary/`. To read them, say the beginning of the name: `_*.jsonl`."""
     columns: dict[str, str] | list[str] | None = None
     """Columns to read; all by default. For `jsonl` their types too, such as
-    `{"id": "int64", "tags": "list<string>", "author": "struct<name: string>"}`: then other
-    fields are ignored and missing ones are null. Without it the types are inferred from the first
-    8 MiB, and a line that does not fit them is a bad record, unless `jsonl` says otherwise. Texts
-    stay texts then, and numbers of a column with a fraction in one of them are doubles, with 15 to
+    `{"id": "int64", "day": "date", "tags": "list<string>", "author": "struct<name: string>"}`:
+    then other fields are ignored and missing ones are null. Without it the types are inferred from
+    the first 8 MiB, and a line that does not fit them is a bad record, unless `jsonl` says
+    otherwise. Texts stay texts then, and numbers of a column with a fraction in one of them are doubles, with 15 to
     17 digits, as JavaScript has them: say `decimal(38, 10)` or `string` where there are more. A
     declared time without a zone is taken for UTC, and one with another zone becomes UTC. For
     `csv` names, or names with types, such as `{"zip": "string", "day": "date"}`, of which each file

@@ -21,6 +21,7 @@ SCHEMA = pa.schema({
     "g": pa.float32(),
     "d": pa.decimal128(6, 2),
     "t": pa.timestamp("us"),
+    "born": pa.date32(),
     "s": pa.string(),
     "in": pa.struct({"x": pa.float64(), "y": pa.int8()}),
     "list": pa.list_(pa.struct({"x": pa.float64()})),

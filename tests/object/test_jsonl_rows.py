@@ -34,6 +34,7 @@ SCHEMA = pa.schema({
     "price": pa.decimal128(10, 2),
     "at": pa.timestamp("ms", "UTC"),
     "day": pa.timestamp("ns"),
+    "born": pa.date32(),
     "text": pa.string(),
     "ok": pa.bool_(),
     "none": pa.null(),
@@ -83,6 +84,10 @@ VALUES = {
     .filter(lambda moment: (moment.month, moment.day) != (2, 29))
     .map(lambda moment: moment.replace(tzinfo=UTC).isoformat(timespec="milliseconds")),
     "day": st
+    .dates(date(1700, 1, 1), date(2199, 12, 31))
+    .filter(lambda day: (day.month, day.day) != (2, 29))
+    .map(str),
+    "born": st
     .dates(date(1700, 1, 1), date(2199, 12, 31))
     .filter(lambda day: (day.month, day.day) != (2, 29))
     .map(str),

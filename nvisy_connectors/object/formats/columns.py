@@ -16,6 +16,7 @@ _SCALARS: dict[str, pa.DataType] = {
     "double": pa.float64(),
     "int": pa.int64(),
     "timestamp": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
     **{
         f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")()
         for sign in ("", "u")

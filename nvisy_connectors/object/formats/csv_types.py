@@ -56,7 +56,7 @@ def parse_types(columns: Mapping[str, str]) -> pa.Schema:
     Raises:
         ValueError: A type cannot be read, or no field of a CSV file has it; names the column.
     """
-    found = parse_columns(columns, {"date": pa.date32(), "time": pa.time64("us")})
+    found = parse_columns(columns, {"time": pa.time64("us")})
     for one in found:
         if pa.types.is_nested(one.type):
             raise ValueError(

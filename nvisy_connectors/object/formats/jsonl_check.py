@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from nvisy_connectors.object.formats.floats import Number, is_too_large
+from nvisy_connectors.object.formats.jsonl_dates import may_be_date
 
 Check = Callable[[Any], str | None]
 """Why a value is none of a column; `None` if it is one, as far as its kind and range tell."""
@@ -38,7 +39,7 @@ def checker(kind: pa.DataType, *, declared: bool, path: str = "") -> Check:
         return _struct(kind, path, declared=declared)
     if pa.types.is_list(kind):
         return _list(kind, path, declared=declared)
-    return _scalar(kind, path)
+    return _date(kind, path) if pa.types.is_date32(kind) else _scalar(kind, path)
 
 
 def _struct(kind: pa.DataType, path: str, *, declared: bool) -> Check:
@@ -92,6 +93,19 @@ def _scalar(kind: pa.DataType, path: str) -> Check:
         if is_outside:
             return f"field {path!r} is out of the range of {kind}"
         return None
+
+    return check
+
+
+def _date(kind: pa.DataType, path: str) -> Check:
+    refused = _refused(kind, path)
+
+    def check(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            return refused(value)
+        return None if may_be_date(value) else f"field {path!r} is no date such as 2026-01-31"
 
     return check
 

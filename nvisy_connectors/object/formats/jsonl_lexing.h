@@ -224,6 +224,10 @@ static Place timestamp(Place at, const Node *node, int64_t *found) {
     if (*at++ != '-' || !(at = pair(at, 1, 12, &month))) return NULL;
     if (*at++ != '-' || !(at = pair(at, 1, LENGTHS[month - 1], &day))) return NULL;
     int64_t days = days_until(century * 100 + year, month) + day - 1;
+    if (node->width == 4) { /* a date */
+        *found = days;
+        return at;
+    }
     if (*at == 'T' || *at == ' ') {
         if (!(at = pair(at + 1, 0, 23, &hours)) || *at++ != ':') return NULL;
         if (!(at = pair(at, 0, 59, &minutes)) || *at++ != ':') return NULL;

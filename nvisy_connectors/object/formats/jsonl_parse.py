@@ -12,6 +12,7 @@ import pyarrow.json as pa_json
 from nvisy_connectors.object.formats.decimals import check_decimals
 from nvisy_connectors.object.formats.floats import as_number, infinite_rows
 from nvisy_connectors.object.formats.jsonl_check import checker
+from nvisy_connectors.object.formats.jsonl_dates import as_dates, as_times
 from nvisy_connectors.object.formats.jsonl_rows import SUSPECT, line_reader
 from nvisy_connectors.object.formats.line_blocks import BOM, Block
 from nvisy_connectors.object.formats.line_table import LineTable
@@ -164,18 +165,19 @@ def _depth(line: Bytes) -> int:
 
 
 def _read(data: Bytes | pa.Buffer, schema: pa.Schema | None, unexpected: str) -> pa.Table:
+    times = None if schema is None else as_times(schema)
     table = pa_json.read_json(
         pa.BufferReader(data),
         # One thread and one piece: blocks are parsed side by side.
         read_options=pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
         parse_options=pa_json.ParseOptions(
-            explicit_schema=schema, unexpected_field_behavior=unexpected
+            explicit_schema=times, unexpected_field_behavior=unexpected
         ),
     )
     check_decimals(table)
     if schema is not None:
         _check_floats(table, data)
-    return table
+    return table if times is schema else as_dates(table, schema)
 
 
 def _check_floats(table: pa.Table, data: Bytes | pa.Buffer) -> None:

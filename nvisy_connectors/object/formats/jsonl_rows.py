@@ -255,7 +255,8 @@ def _is_made(kind: pa.DataType) -> bool:
     if types.is_list(kind):
         return _is_made(kind.value_type)
     plain = (types.is_integer, types.is_float32, types.is_float64, types.is_boolean,
-             types.is_string, types.is_null, types.is_timestamp, types.is_decimal128)  # fmt: skip
+             types.is_string, types.is_null, types.is_timestamp, types.is_date32,
+             types.is_decimal128)  # fmt: skip
     return any(test(kind) for test in plain)
 
 
@@ -298,6 +299,8 @@ def _traits(kind: pa.DataType) -> dict[str, Any]:
             "places": kind.scale,
             "digits": kind.precision - kind.scale,
         }
+    if types.is_date32(kind):
+        return {"kind": _TIMESTAMP, "width": 4}
     if types.is_timestamp(kind):
         return {"kind": _TIMESTAMP, "width": 8, "places": _PLACES[kind.unit]}
     tests = {

@@ -16,7 +16,6 @@ from nvisy_connectors.object.formats.records import shown_value
 pc: Any = cast("Any", pyarrow.compute)
 
 _MORE: dict[str, pa.DataType] = {
-    "date": pa.date32(),
     "date32": pa.date32(),
     "time": pa.time64("us"),
     "binary": pa.binary(),
