@@ -57,12 +57,12 @@ class ReadParams(Params):
     `{"id": "int64", "day": "date", "tags": "list<string>", "author": "struct<name: string>"}`:
     then other fields are ignored and missing ones are null. Without it the types are inferred from
     the first 8 MiB, and a line that does not fit them is a bad record, unless `jsonl` says
-    otherwise. Texts stay texts then, and numbers of a column with a fraction in one of them are doubles, with 15 to
-    17 digits, as JavaScript has them: say `decimal(38, 10)` or `string` where there are more. A
-    declared time without a zone is taken for UTC, and one with another zone becomes UTC. For
-    `csv` names, or names with types, such as `{"zip": "string", "day": "date"}`, of which each file
-    must have all; types that are not given are inferred: a type that 99 of 100 values have, and
-    text for numbers that begin with zeros.
+    otherwise. Texts stay texts then, and numbers of a column with a fraction in one of them are
+    doubles, with 15 to 17 digits, as JavaScript has them: say `decimal(38, 10)` or `string` where
+    there are more. A declared time without a zone is taken for UTC, and one with another zone
+    becomes UTC. For `csv` names, or names with types, such as `{"zip": "string", "day": "date"}`,
+    of which each file must have all; types that are not given are inferred: a type that 99 of 100
+    values have, and text for numbers that begin with zeros.
     For `parquet` and `arrow` names, or all columns with their types: then values are cast, a column
     that a file has not is null, and a row of which a value would be lost or changed fails. Without
     types all files must have the same columns of the same types. Timestamps of the old kind that
