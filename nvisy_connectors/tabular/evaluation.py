@@ -1,6 +1,6 @@
 """Running bound expressions on a batch, and finding the rows on which they fail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -247,9 +247,40 @@ def _tried(bound: Bound, place: int, records: pa.RecordBatch) -> pa.Array:
     import duckdb
 
     try:
-        return _run([_in_try(bound.selected[place])], records)[0]
+        return pa.concat_arrays(list(_halved([_in_try(bound.selected[place])], records)))
     except duckdb.Error as failure:
-        raise bound.expressions[place].error(RefusedError(message(failure))) from failure
+        refused = RefusedError(message(failure))
+        raise bound.expressions[place].error(refused) from failure
+
+
+def _halved(selected: Sequence[str], records: pa.RecordBatch) -> Iterator[pa.Array]:
+    """The values on each row, NULL where DuckDB throws in spite of `TRY`, as at a time zone.
+
+    Raises:
+        duckdb.Error: It throws whatever the values are, so also where there are none.
+    """
+    import duckdb
+
+    try:
+        yield _run(selected, records)[0]
+    except (duckdb.FatalException, duckdb.InternalException):
+        raise
+    except duckdb.Error:
+        half = records.num_rows // 2
+        if half:
+            yield from _halved(selected, records.slice(0, half))
+            yield from _halved(selected, records.slice(half))
+        else:
+            yield pa.nulls(1, _run(selected, _of_nulls(records))[0].type)
+
+
+def _of_nulls(records: pa.RecordBatch) -> pa.RecordBatch:
+    """One row without any values."""
+    schema = records.schema
+    fields = [field.with_nullable(nullable=True) for field in schema]
+    return pa.RecordBatch.from_arrays(
+        [pa.nulls(1, field.type) for field in fields], schema=pa.schema(fields)
+    )
 
 
 def _in_try(sql: str) -> str:

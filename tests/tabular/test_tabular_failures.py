@@ -11,7 +11,7 @@ from nvisy_connectors.tabular import database, evaluation, reasons, tolerant
 from nvisy_connectors.tabular.branch import Branch, BranchParams
 from nvisy_connectors.tabular.filter import Filter, FilterParams
 from nvisy_connectors.tabular.map import Map, MapParams
-from nvisy_dagster.sdk import DataError
+from nvisy_dagster.sdk import ConfigError, DataError
 from nvisy_dagster.sdk.testing import ActionConformance, RouterConformance
 
 GOOD = [0, 1, 3, 4, 5, 7]
@@ -82,6 +82,26 @@ def test_exactly_the_failing_rows_are_named():
     with pytest.raises(DataError) as failed:
         kept("digits::INT > 1", articles())
     assert list(failed.value.rows) == [2, 6]
+
+
+@pytest.mark.parametrize("zones", [["UTC", "Mars", None, "Europe/Paris", "?" * 5000], ["x"] * 3])
+def test_rows_fail_on_their_own_where_no_try_helps(zones):
+    batch = batch_of({"zone": zones})
+    with pytest.raises(DataError) as caught:
+        mapped(batch, set={"at": "TIMESTAMP '2026-01-01' AT TIME ZONE zone", "one": "1"})
+    failing = [row for row, zone in enumerate(zones) if zone not in {"UTC", None, "Europe/Paris"}]
+    assert list(caught.value.rows) == failing
+    assert all("Unknown TimeZone" in reason for reason in caught.value.rows.values())
+    assert all(len(reason) < 400 for reason in caught.value.rows.values())
+    made = caught.value.result.to_pylist()
+    assert [(row["zone"], row["at"] is None) for row in made] == [
+        (zone, zone is None) for zone in zones if zone in {"UTC", None, "Europe/Paris"}
+    ]
+
+
+def test_what_fails_whatever_the_values_are_is_no_matter_of_records():
+    with pytest.raises(ConfigError, match="Unknown TimeZone 'Mars'"):
+        mapped(batch_of({"n": [1, 2, 3]}), set={"at": "timezone('Mars', TIMESTAMP '2026-01-01')"})
 
 
 def test_try_gives_null_instead_of_a_failure():
