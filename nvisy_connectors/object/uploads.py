@@ -13,9 +13,9 @@ from nvisy_dagster.sdk import NvisyError
 MIB = 1 << 20
 WORTH_BYTES = 16 * MIB
 """A smaller part is sent when it is whole."""
-CHUNK_BYTES = 5 * MIB
-"""What one request sends: the least that S3 takes, since some are in memory at once. Uploads have
-10,000 of them at most, which bounds `part_bytes`."""
+CHUNK_BYTES = 6 * MIB
+"""What one request sends: a little more than the least that S3 takes, since some are in memory at
+once. An upload has 10,000 of them at most, which bounds `part_bytes`."""
 
 
 class Upload(ABC):

@@ -8,8 +8,8 @@ from typing import Self
 
 from nvisy_connectors.object.read_memory import Piece
 
-PIECE_BYTES = 1 << 20
-"""Bytes of a piece, about."""
+PIECE_BYTES = 512 << 10
+"""Bytes of a piece, about. Memory for larger ones comes from the system, each time anew."""
 PIECES = 4
 """Pieces that are read ahead, so that a store is not waited for."""
 NEAR_BYTES = 16 << 20
