@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from nvisy_connectors.tabular.join_layout import LEFT, RIGHT, Layout, layout_of
+from nvisy_connectors.tabular.join_layout import LEFT, RIGHT, Layout, check_alone, layout_of
 from nvisy_connectors.tabular.joining import Joining
 from nvisy_connectors.tabular.pairing import matched, pairs_of, register
 from nvisy_connectors.tabular.spilling import MemoryLimit, Spilling
 from nvisy_connectors.tabular.unmatched import of_left, of_right_alone
 from nvisy_dagster.sdk import Capabilities, EdgeType, JoiningAction, Params
+from nvisy_dagster.sdk.arrow_schema import columns_of
 from nvisy_dagster.sdk.envelope import ENVELOPE, ENVELOPE_NAMES
 
 Batches = Iterable[pa.RecordBatch]
@@ -95,14 +96,21 @@ class Join(JoiningAction[JoinParams]):
     Each record that is made has both records as its parents, the root, source and tags of the left
     one, and an id that follows from both ids: a second run makes the same. What is made of a single
     record has that one as its parent, its root, source and tags, and an id that follows from its
-    own: once it belongs to another in a later run, what is made has another id, and a sink that
-    replaces records by their ids holds both.
+    own.
+
+    So once a record that belonged to none belongs to another in a later run, or to another than
+    before, what is made of it has another id, and a sink that replaces records by their ids keeps
+    the old one beside the new one. Where each record of the left belongs to at most one, let
+    `postgres` tell them apart by columns of yours, such as `"key": ["order_id"]`; after a `left`
+    join `qdrant` removes by itself what it wrote before of the same root. Otherwise write to files
+    in the mode `replace`: they hold what the last run made.
 
     Records come in the order of the left, and those of one record of the left in the order of the
     right; then those that are made of the right alone, in its order. With `right` and `full`, a
-    column that is compared under the same name has the type that holds all values of both. What
-    left no trace counts as dropped, of either input: with `semi` and `anti`, that is all of the
-    right.
+    column that is compared under the same name has the type that holds all values of both, and
+    where the primitive of the left requires columns, what comes out are rows, as they may be null.
+    What left no trace counts as dropped, of either input: with `semi` and `anti`, that is all of
+    the right.
     """
 
     name = "join"
@@ -124,21 +132,25 @@ class Join(JoiningAction[JoinParams]):
             ConfigError: A column is not there, cannot be compared, or has the name of another.
         """
         left, right = inputs[LEFT], inputs[RIGHT]
+        primitive = self._primitive(left)
         if left.schema is None or right.schema is None:
-            return left if self.params.chooses else EdgeType(left.primitive)
+            return left if self.params.chooses else EdgeType(primitive)
         layout = layout_of(self.params, left.schema, right.schema)
         if self.params.chooses:
             return left
-        return EdgeType(left.primitive, pa.schema([*ENVELOPE, *layout.payload]))
+        return EdgeType(primitive, pa.schema([*ENVELOPE, *layout.payload]))
 
     def gather(self, inputs: Mapping[str, Batches], scratch: Path) -> Iterator[pa.RecordBatch]:
         """The records of pairs, or those of the left that are chosen."""
         left, right = inputs[LEFT], inputs[RIGHT]
         columns, others = _schema(left), _schema(right)
         if columns is None:
+            if others is not None:
+                check_alone(self.params, RIGHT, others)
             yield from self._without_left(right)
             return
         if others is None:
+            check_alone(self.params, LEFT, columns)
             yield from self._without_right(left)
             return
         layout = layout_of(self.params, columns, others)
@@ -154,6 +166,14 @@ class Join(JoiningAction[JoinParams]):
     def interrupt(self) -> None:
         """End the query that is under way."""
         self._spilling.interrupt()
+
+    def _primitive(self, left: EdgeType) -> str:
+        """That of the left, unless what it requires may be null: then they are rows."""
+        required = any(
+            name not in ENVELOPE_NAMES and not shape.nullable
+            for name, shape in columns_of(left.primitive).items()
+        )
+        return "row" if required and self.params.keeps_right else left.primitive
 
     def _joined(
         self, layout: Layout, left: Batches, right: Batches, scratch: Path

@@ -100,19 +100,9 @@ def _key(
     schemas: Mapping[str, pa.Schema],
     params: "JoinParams",
 ) -> Key:
-    errors: list[ConfigError] = []
-    for (side, schema), name in zip(schemas.items(), names, strict=True):
-        if not schema.names.count(name):
-            named = not isinstance(params.on[place], str)
-            errors.append(
-                ConfigError(
-                    f"the {side} input has no column {name!r}",
-                    remedy=nearest(name, schema.names) or existing(schema.names),
-                    tag="schema",
-                    place=("on", place, side) if named else ("on", place),
-                )
-            )
-    raise_mistakes(errors)
+    raise_mistakes([
+        error for side, schema in schemas.items() for error in _absent(place, side, schema, params)
+    ])
     one, other = (
         schema.field(name).type for schema, name in zip(schemas.values(), names, strict=True)
     )
@@ -127,6 +117,34 @@ def _key(
             place=("on", place),
         )
     return Key(*names, common if common is not None else one)
+
+
+def _absent(
+    place: int, side: str, schema: pa.Schema, params: "JoinParams"
+) -> Iterator[ConfigError]:
+    """That the column of an input is not there which is to be compared."""
+    name = params.pairs[place][side == RIGHT]
+    if name not in schema.names:
+        named = not isinstance(params.on[place], str)
+        yield ConfigError(
+            f"the {side} input has no column {name!r}",
+            remedy=nearest(name, schema.names) or existing(schema.names),
+            tag="schema",
+            place=("on", place, side) if named else ("on", place),
+        )
+
+
+def check_alone(params: "JoinParams", side: str, schema: pa.Schema) -> None:
+    """Look for the columns of an input when the other one has not even columns.
+
+    Raises:
+        ConfigError: A column is not there.
+    """
+    places = range(len(params.pairs))
+    errors = [error for place in places for error in _absent(place, side, schema, params)]
+    if side == RIGHT and not params.chooses:
+        list(taken(params, schema, errors))
+    raise_mistakes(errors)
 
 
 def taken(params: "JoinParams", right: pa.Schema, errors: list[ConfigError]) -> Iterator[pa.Field]:
