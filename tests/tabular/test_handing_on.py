@@ -16,20 +16,22 @@ from nvisy_dagster.compiler import compile_document
 from nvisy_dagster.graph.connections import build_connections
 
 ROWS = 20_000
-COLUMNS = {"n": "int64", "key": "string"}
+COLUMNS = {"n": "int64", "key": "string", "next": "int64"}
 SOURCE = rows_source("rows", COLUMNS, batch_rows=1_000)
 GATHERING = {
     "deduplicate": {"by": ["key"]},
     "sort": {"by": [{"column": "key", "descending": True}, "n"]},
     "aggregate": {"by": ["key"], "measures": {"total": {"column": "n", "function": "sum"}}},
+    "join": {"on": [{"left": "next", "right": "n"}], "how": "full", "suffix": "_of_next"},
 }
+INPUTS = {"join": ["rows all left", "rows all right"]}
 SMALL_PARTS = {**OUT, "params": {**OUT["params"], "part_bytes": 50_000}}
 
 
 def graph(name: str, *, out: Any = SMALL_PARTS, more_nodes: Any = (), edges: Any = (), **more: Any):
     gathered = action(name, "all", **GATHERING[name])
     nodes = [SOURCE, gathered, out, *more_nodes]
-    return document(nodes, "rows all", "all out", *edges, **more)
+    return document(nodes, *INPUTS.get(name, ["rows all"]), "all out", *edges, **more)
 
 
 def stages(given: dict[str, Any]) -> set[tuple[str, ...]]:
@@ -127,7 +129,11 @@ PLACES = {
     "checkpoint.after_write:2": True,
 }
 """Whether all parts are to be seen when the run is killed there, or none."""
-FEW = {("deduplicate", "sink.after_write:1"), ("sort", "sink.after_commit:1")}
+FEW = {
+    ("deduplicate", "sink.after_write:1"),
+    ("sort", "sink.after_commit:1"),
+    ("join", "sink.before_commit:1"),
+}
 CASES = [(name, failpoint) for name in GATHERING for failpoint in PLACES]
 
 
@@ -138,7 +144,9 @@ CASES = [(name, failpoint) for name in GATHERING for failpoint in PLACES]
 def test_killed_it_is_done_again(place, name, failpoint):
     for left in ("out", ".nvisy"):
         shutil.rmtree(place / left, ignore_errors=True)
-    rows = [{"n": n, "key": f"key {n * 7919 % (ROWS // 2)}"} for n in range(ROWS)]
+    rows = [
+        {"n": n, "key": f"key {n * 7919 % (ROWS // 2)}", "next": n + ROWS // 2} for n in range(ROWS)
+    ]
     write_rows(place, "rows", rows)
     (place / "g.json").write_text(json.dumps(graph(name)))
     assert run(place) == 0
