@@ -68,9 +68,11 @@ class Aggregate(BlockingAction[AggregateParams]):
 
     The records come in the order of their groups, null last. Each has an id that follows from the
     node and the values in `by`: what the next run makes of the group replaces it where a sink
-    replaces records by their ids, so nodes whose records go to one place need different ids. It is
-    a root of its own, without parents, as a group may have millions, and without a source;
-    `_created_at` is that of its newest record. All records that came in count as passed on.
+    replaces records by their ids. So do groups of the same values from a node of the same id in
+    another graph, as ids never tell of graphs: nodes whose records go to one place need different
+    ids, whichever graphs they are in. It is a root of its own, without parents, as a group may have
+    millions, and without a source; `_created_at` is that of its newest record. All records that
+    came in count as passed on.
     """
 
     name = "aggregate"
