@@ -32,6 +32,9 @@ class Part:
     number: int
     """Among those that become objects together."""
     ahead: UploadAhead | None = None
+    is_tried: bool = False
+    """Whether it may have become an object."""
+    is_published: bool = False
 
 
 class OpenParts:

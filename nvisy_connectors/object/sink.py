@@ -4,6 +4,7 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -108,7 +109,6 @@ class ObjectSink(Sink[P]):
         self._parts = OpenParts(self.params)
         self._schema: pa.Schema | None = None
         self._spool: Path | None = None
-        self._tried: set[str] = set()
         self._broken: NvisyError | None = None
         async with aclosing(self.objects.listing()) as pages:
             await anext(pages, None)
@@ -152,7 +152,6 @@ class ObjectSink(Sink[P]):
                 )
             await self.objects.flush()
             self._parts.published()
-            self._tried.clear()
 
     async def finish(self) -> None:
         """In mode `replace`, delete the parts of earlier runs."""
@@ -190,18 +189,23 @@ class ObjectSink(Sink[P]):
         return PartName(self._run, epoch, part.number, extension, part.record, part.folder)
 
     async def _publish(self, part: Part, key: str) -> None:
+        if part.is_published:
+            return
         # `start` has deleted what an earlier attempt left, so only a rival can hold this name.
-        if key not in self._tried and await self.objects.head(key) is not None:
+        if not part.is_tried and await self.objects.head(key) is not None:
             raise ConfigError(
                 f"{self.objects.uri(key)} exists: another sink of this run writes there too",
                 remedy="give each sink a folder or prefix of its own",
                 tag="conflict",
             )
-        self._tried.add(key)
-        if part.ahead is not None and part.ahead.key == key and await part.ahead.finish(part.file):
-            return
-        part.ahead = None
-        await self.objects.publish(part.file, key)
+        part.is_tried = True
+        ahead = part.ahead
+        if ahead is None or ahead.key != key or not await ahead.finish(part.file):
+            part.ahead = None
+            await self.objects.publish(part.file, key)
+        part.is_published = True
+        # The disk holds what is not published, and not all that the run writes.
+        await to_thread.run_sync(partial(part.file.unlink, missing_ok=True))
 
     async def _delete(self, chosen: Callable[[PartName], bool]) -> None:
         keys: list[str] = []

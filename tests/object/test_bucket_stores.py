@@ -2,6 +2,7 @@
 
 import base64
 import datetime as dt
+import tempfile
 import time
 
 import pytest
@@ -103,6 +104,45 @@ async def test_a_large_part_appears_at_once(store, place):
     assert key == f"{place}/part-run-00000001-0.jsonl"
     assert len(data) > 20_000_000
     assert data.count(b"\n") == 100_000
+
+
+async def test_the_disk_holds_only_what_is_not_published_yet(store, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sink = store.sink(prefix=place, part_bytes=1000)
+    async with sink:
+        await sink.start(Progress("run", 0))
+        for epoch in range(1, 4):
+            await sink.write(rows(100))
+            await sink.write(rows(100))
+            assert [file for file in tmp_path.rglob("*") if file.is_file()]
+            await sink.commit(epoch)
+            assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+    assert len(store.objects(place)) == 6
+
+
+async def test_what_a_commit_has_published_is_not_sent_again(store, place, monkeypatch):
+    sink = store.sink(prefix=place, part_bytes=1)
+    async with sink:
+        await sink.start(Progress("run", 0))
+        for _ in range(3):
+            await sink.write(rows(10))
+        publish, flush = sink.objects.publish, sink.objects.flush
+        sent = []
+
+        async def counted(file, key):
+            sent.append(key)
+            await publish(file, key)
+
+        async def fails():
+            raise TransientError("not now")
+
+        monkeypatch.setattr(sink.objects, "publish", counted)
+        monkeypatch.setattr(sink.objects, "flush", fails)
+        with pytest.raises(TransientError):
+            await sink.commit(1)
+        monkeypatch.setattr(sink.objects, "flush", flush)
+        await sink.commit(1)
+    assert len(store.objects(place)) == len(sent) == 3
 
 
 async def test_deleting_goes_on_behind_what_is_gone_already(store, place):
