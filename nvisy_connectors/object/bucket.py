@@ -48,6 +48,8 @@ class Bucket(Folder):
         lists_from_key: Whether the store can begin a listing behind a key.
     """
 
+    takes_pieces = True
+
     def __init__(
         self,
         store: "ObjectStore",

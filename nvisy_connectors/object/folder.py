@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -61,6 +62,9 @@ class Folder(ABC):
     """Whether it exists although the whole listing had no objects."""
     whole_names: bool = True
     """Whether keys begin at a folder, and not within a name that was told."""
+
+    takes_pieces: ClassVar[bool] = False
+    """Whether an object can be sent piece by piece, so that it saves time to `begin` early."""
 
     @abstractmethod
     def uri(self, key: str) -> str:
@@ -142,9 +146,9 @@ class Folder(ABC):
             TransientError: The store cannot be reached now.
         """
 
-    def begin(self, key: str) -> Upload | None:  # noqa: ARG002 - for those that can
-        """An upload of an object that is not whole yet; `None` where that would save no time."""
-        return None
+    def begin(self, key: str) -> Upload:
+        """An upload of an object that is not whole yet, where `takes_pieces`."""
+        raise NotImplementedError
 
     @abstractmethod
     async def flush(self) -> None:

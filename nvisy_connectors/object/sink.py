@@ -14,14 +14,13 @@ from anyio import to_thread
 
 from nvisy_connectors.object.errors import disk_error
 from nvisy_connectors.object.folder import Folder
-from nvisy_connectors.object.formats.compression import ENDINGS
 from nvisy_connectors.object.formats.writers import WRITERS
 from nvisy_connectors.object.open_parts import OpenParts, Part
 from nvisy_connectors.object.params import WriteParams
 from nvisy_connectors.object.partitions import Split, check_partition_by, split
 from nvisy_connectors.object.parts import PartName, parse_part, run_token
 from nvisy_connectors.object.pipeline import together
-from nvisy_connectors.object.uploads import UploadAhead
+from nvisy_connectors.object.uploads import OnlyUpload, PartUpload, UploadAhead
 from nvisy_dagster.sdk import (
     Capabilities,
     ConfigError,
@@ -40,7 +39,10 @@ UPLOADS = 16
 """Parts that are published at once."""
 
 AHEAD = 2
-"""Parts that are sent at once while they are still written."""
+"""Parts that are sent while they are still written."""
+SENT = 16
+"""Parts that are sent before they are published, at most: of each, a piece of a chunk waits in
+memory for its end."""
 
 CONTENT = {
     "text": ("text", "string", (pa.types.is_string, pa.types.is_large_string)),
@@ -60,8 +62,8 @@ class ObjectSink(Sink[P]):
     objects: Folder
     _run = ""
     _partial = False
-    _epoch = 1
-    """Which epoch is next."""
+    _spool: Path
+    _parts: OpenParts
 
     @abstractmethod
     async def make_folder(self) -> Folder:
@@ -106,22 +108,25 @@ class ObjectSink(Sink[P]):
         self.objects = await self.make_folder()
         self.stack.callback(self.objects.close)
         self._turn = anyio.Lock()
-        self._parts = OpenParts(self.params)
         self._schema: pa.Schema | None = None
-        self._spool: Path | None = None
         self._broken: NvisyError | None = None
         async with aclosing(self.objects.listing()) as pages:
             await anext(pages, None)
-        self.stack.push_async_callback(self._discard)
 
     async def start(self, progress: Progress) -> None:
         """Delete what this run wrote after its last checkpoint."""
         self._run = run_token(progress.id)
         self._partial = progress.partial
-        self._epoch = progress.epoch + 1
+        writer = run_token(f"{self._run}.{self.node_id}")
         with anyio.CancelScope(shield=True):  # what is made must be known, to be removed
-            writer = run_token(f"{self._run}.{self.node_id}")
             self._spool = await self.objects.make_spool(writer, progress.token)
+        # Lost with an unbounded epoch would be too much for the time that a copy takes.
+        pieces = self.objects.takes_pieces and progress.bounded_epochs
+        copies = not pieces or WRITERS[self.params.format].one_record
+        self._parts = OpenParts(
+            self.params, self._spool, self._run, progress.epoch + 1, keeps_copies=copies
+        )
+        self.stack.push_async_callback(self._discard)
         await self._delete(lambda part: part.run == self._run and part.epoch > progress.epoch)
 
     async def write(self, batch: pa.RecordBatch) -> None:
@@ -141,17 +146,11 @@ class ObjectSink(Sink[P]):
         """Publish the parts of this epoch."""
         async with self._turn:
             await self._spool_work(self._parts.close)
-            self._epoch = epoch + 1
-            if not self._parts.closed:
-                return
-            parts = self._parts.closed
-            for start in range(0, len(parts), UPLOADS):
-                await together(
-                    self._publish(part, str(self._name(part, epoch)))
-                    for part in parts[start : start + UPLOADS]
-                )
-            await self.objects.flush()
-            self._parts.published()
+            if parts := self._parts.closed:
+                for start in range(0, len(parts), UPLOADS):
+                    await together(self._publish(part) for part in parts[start : start + UPLOADS])
+                await self.objects.flush()
+            self._parts.committed(epoch)
 
     async def finish(self) -> None:
         """In mode `replace`, delete the parts of earlier runs."""
@@ -173,39 +172,47 @@ class ObjectSink(Sink[P]):
 
     async def _send_ahead(self) -> None:
         """Send what large parts hold by now: when they are whole there is less left to be sent."""
+        if not self.objects.takes_pieces:
+            return
         large = await to_thread.run_sync(self._parts.large)
-        left = AHEAD - sum(part.ahead is not None for part in large)
+        begun = [part for part in large if part.upload is not None]
+        left = min(AHEAD - sum(not part.is_closed for part in begun), SENT - len(begun))
         for part in large:
-            # The epoch is a guess; if it is another, the part is sent anew.
-            key = str(self._name(part, self._epoch))
-            if part.ahead is None and left > 0 and (upload := self.objects.begin(key)) is not None:
-                part.ahead = UploadAhead(upload, key)
+            if part.upload is None and left > 0:
+                part.upload = self._begin(part)
                 left -= 1
-            if part.ahead is not None:
-                await part.ahead.send(part.file)
+            if part.upload is not None and not part.is_sent:
+                await part.upload.send()
+                part.is_sent = part.is_closed
 
-    def _name(self, part: Part, epoch: int) -> PartName:
-        extension = WRITERS[self.params.format].extension + ENDINGS[self.params.compression]
-        return PartName(self._run, epoch, part.number, extension, part.record, part.folder)
+    def _begin(self, part: Part) -> PartUpload:
+        upload = self.objects.begin(part.key)
+        if isinstance(part.file, Path):
+            return UploadAhead(upload, part.file)
 
-    async def _publish(self, part: Part, key: str) -> None:
+        async def stored() -> int | None:
+            found = await self.objects.head(part.key)
+            return None if found is None else found.size
+
+        return OnlyUpload(upload, part.file, stored, self.objects.uri(part.key))
+
+    async def _publish(self, part: Part) -> None:
         if part.is_published:
             return
         # `start` has deleted what an earlier attempt left, so only a rival can hold this name.
-        if not part.is_tried and await self.objects.head(key) is not None:
+        if not part.is_tried and await self.objects.head(part.key) is not None:
             raise ConfigError(
-                f"{self.objects.uri(key)} exists: another sink of this run writes there too",
+                f"{self.objects.uri(part.key)} exists: another sink of this run writes there too",
                 remedy="give each sink a folder or prefix of its own",
                 tag="conflict",
             )
         part.is_tried = True
-        ahead = part.ahead
-        if ahead is None or ahead.key != key or not await ahead.finish(part.file):
-            part.ahead = None
-            await self.objects.publish(part.file, key)
+        if part.upload is None or not await part.upload.finish():
+            part.upload = None
+            await self.objects.publish(part.path, part.key)
         part.is_published = True
         # The disk holds what is not published, and not all that the run writes.
-        await to_thread.run_sync(partial(part.file.unlink, missing_ok=True))
+        await to_thread.run_sync(partial(part.path.unlink, missing_ok=True))
 
     async def _delete(self, chosen: Callable[[PartName], bool]) -> None:
         keys: list[str] = []
@@ -224,30 +231,28 @@ class ObjectSink(Sink[P]):
             # What came in may not have been known when the graph was compiled.
             self.check(EdgeType("row", batch.schema))
             self._schema = batch.schema
-        assert self._spool is not None, "write before start"  # noqa: S101 - the engine's order
         rows = batch if self.params.envelope or self.params.format in CONTENT else payload(batch)
         if WRITERS[self.params.format].one_record:
             for place, record in enumerate(batch.column("_id").to_pylist()):
-                self._parts.write(self._spool, rows.slice(place, 1), record=format_uuid(record))
+                self._parts.write(rows.slice(place, 1), record=format_uuid(record))
         elif self.params.partition_by:
-            self._write_partitions(self._spool, rows)
+            self._write_partitions(rows)
         else:
-            self._parts.write(self._spool, rows)
+            self._parts.write(rows)
 
-    def _write_partitions(self, spool: Path, rows: pa.RecordBatch) -> None:
+    def _write_partitions(self, rows: pa.RecordBatch) -> None:
         found = split(rows, self.params.partition_by)
         left = rows.drop_columns(list(self.params.partition_by))
         for folder in self._parts.open_first(found.folders):
             # Copied, for a slice would keep all of the batch in memory while it waits.
-            self._parts.write(spool, left.take(pa.array(found.folders[folder])), folder=folder)
+            self._parts.write(left.take(pa.array(found.folders[folder])), folder=folder)
         if found.refused:
             raise _unnamed(found, rows.num_rows)
 
     async def _discard(self) -> None:
         def remove() -> None:
             self._parts.abandon()
-            if self._spool is not None:
-                shutil.rmtree(self._spool, ignore_errors=True)
+            shutil.rmtree(self._spool, ignore_errors=True)
 
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(remove)

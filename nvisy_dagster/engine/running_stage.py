@@ -99,12 +99,14 @@ class RunningStage:
         self.suspects = hold.suspects
         self.resumed = checkpoint.epoch > 0
         self.metrics = {m.node: m for m in restored_metrics(plan, stage, checkpoint)}
+        self.wiring = Wiring(plan, stage, context.channel_bytes)
         progress = Progress(
             context.progress,
             checkpoint.epoch,
             self.lease.token,
             partial=context.partial,
             graph=plan.name,
+            bounded_epochs=self.wiring.may_cut,
         )
         self.components = Components(plan, context.connections, progress, self.lease)
         self.writers: dict[str, PartWriter] = {}
@@ -116,7 +118,6 @@ class RunningStage:
         self.open_letters: Mapping[str, OpenLetters] = {}
         self.flowing = False
         """Whether everything is open."""
-        self.wiring = Wiring(plan, stage, context.channel_bytes)
         self.pace = Pace(self.interval)
         self.keeper = keeper_of(plan, stage)
         self.epochs = self._epochs(checkpoint)

@@ -29,6 +29,9 @@ class Progress:
     besides them stays, of their roots and of earlier runs."""
     graph: str = ""
     """Name of the graph."""
+    bounded_epochs: bool = False
+    """Whether the stage commits at intervals while it runs. If not, a sink that loses what it took
+    since its last commit may have all of the stage done again, such as a sort of everything."""
 
 
 class Sink(Located[P], Consumer[P]):

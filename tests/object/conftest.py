@@ -4,8 +4,11 @@ import itertools
 
 import pytest
 from object_servers import BUCKET
+from servers.fault_proxy import fault_proxy
 from servers.seaweedfs import seaweedfs
 from servers.stores import running
+
+from nvisy_connectors.object import bucket, open_parts, uploads
 
 _places = itertools.count()
 
@@ -54,3 +57,16 @@ def store(request):
 def place() -> str:
     """A prefix that no other test uses."""
     return f"place-{next(_places)}"
+
+
+@pytest.fixture
+def proxy(store):
+    with fault_proxy(store.endpoint) as running:
+        yield running
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    """Parts are sent while they are written from one chunk on."""
+    for module, name in ((open_parts, "WORTH"), (uploads, "CHUNK"), (bucket, "CHUNK")):
+        monkeypatch.setattr(module, f"{name}_BYTES", 5 << 20)

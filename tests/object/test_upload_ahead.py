@@ -46,12 +46,12 @@ def file(tmp_path):
 @pytest.mark.parametrize("ends", [[1.5, 3.5], [2, 3], [0.5, 1, 3.2], [3.9]])
 async def test_each_byte_is_sent_once_whenever_the_file_grew(file, ends):
     kept = Kept()
-    ahead = UploadAhead(kept, "key")
+    ahead = UploadAhead(kept, file)
     for end in ends:
         file.write_bytes(DATA[: int(end * PAGE)])
-        await ahead.send(file)
+        await ahead.send()
         assert kept.data == DATA[: int(end) * PAGE]
-    assert await ahead.finish(file)
+    assert await ahead.finish()
     assert (kept.data, kept.is_closed) == (DATA[: int(ends[-1] * PAGE)], True)
 
 
@@ -63,16 +63,16 @@ async def test_a_file_that_still_grows_is_not_sent_ahead(file):
     file.write_bytes(DATA[: PAGE // 2])
     kept = Kept(grow)
     # What comes behind half a page cannot be mapped.
-    assert not await UploadAhead(kept, "key").finish(file)
+    assert not await UploadAhead(kept, file).finish()
     assert not kept.is_closed
 
 
 async def test_a_file_that_is_gone_is_not_sent_ahead(file):
     kept = Kept(lambda: file.unlink(missing_ok=True))
     file.write_bytes(DATA[: 2 * PAGE])
-    ahead = UploadAhead(kept, "key")
-    await ahead.send(file)
-    assert not await ahead.finish(file)
+    ahead = UploadAhead(kept, file)
+    await ahead.send()
+    assert not await ahead.finish()
     assert not kept.is_closed
 
 
@@ -85,7 +85,7 @@ async def test_a_file_that_becomes_shorter_is_not_sent_ahead(file, monkeypatch):
     file.write_bytes(DATA)
     monkeypatch.setattr(uploads, "os", SimpleNamespace(fstat=told_before))
     kept = Kept()
-    assert not await UploadAhead(kept, "key").finish(file)
+    assert not await UploadAhead(kept, file).finish()
     assert (kept.data, kept.is_closed) == (b"", False)
 
 
@@ -95,7 +95,7 @@ async def test_what_the_store_did_not_take_is_not_sent_ahead(file):
 
     file.write_bytes(DATA)
     kept = Kept(refuse)
-    ahead = UploadAhead(kept, "key")
-    await ahead.send(file)
-    assert not await ahead.finish(file)
+    ahead = UploadAhead(kept, file)
+    await ahead.send()
+    assert not await ahead.finish()
     assert (kept.data, kept.is_closed) == (b"", False)

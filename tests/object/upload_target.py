@@ -1,6 +1,7 @@
 """A run that writes large parts to an object store, to be killed: `upload_target.py FOLDER`.
 
-Parts are sent while they are written from 5 MiB on, the least that a store takes.
+Parts are sent while they are written from 5 MiB on, the least that a store takes; no copy is kept
+of them, or, with `keep`, their files.
 """
 
 import json
@@ -55,15 +56,15 @@ def document(prefix: str) -> dict:
 
 def note_what_is_sent(folder: Path) -> None:
     """Tell the test how many chunks were sent before their part was whole."""
-    send = uploads.UploadAhead._write
+    send = bucket._BucketUpload.write
     sent = folder / SENT
 
-    async def noting(self: uploads.UploadAhead, chunk: bytes) -> None:
-        await send(self, chunk)
+    async def noting(self: uploads.Upload, data: bytes) -> None:
+        await send(self, data)
         with sent.open("a") as file:
-            file.write(f"{len(chunk)}\n")
+            file.write(f"{len(data)}\n")
 
-    uploads.UploadAhead._write = noting
+    bucket._BucketUpload.write = noting
 
 
 def main(folder: Path) -> None:

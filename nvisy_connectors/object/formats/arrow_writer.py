@@ -1,11 +1,9 @@
 """Parts of Arrow IPC."""
 
-from pathlib import Path
-
 import pyarrow as pa
 
 from nvisy_connectors.object.formats.arrow_options import ArrowWriteOptions
-from nvisy_connectors.object.formats.part_writer import PartWriter
+from nvisy_connectors.object.formats.part_writer import PartWriter, Target, written
 from nvisy_connectors.object.params import WriteParams
 
 BATCH_ROWS = 64 * 1024
@@ -20,13 +18,13 @@ class ArrowWriter(PartWriter):
 
     extension = "arrow"
 
-    def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None:
+    def __init__(self, file: Target, schema: pa.Schema, params: WriteParams) -> None:
         codec = (params.arrow or ArrowWriteOptions()).compression
         options = pa.ipc.IpcWriteOptions(
             compression=None if codec == "none" else codec,
             use_threads=False,
         )
-        self._file = pa.OSFile(str(path), "wb")
+        self._file = written(file)
         # A file has one list of words per column, and batches may come with others.
         self._schema = pa.schema([_written_out(field) for field in schema])
         self._writer = pa.ipc.new_file(self._file, self._schema, options=options)

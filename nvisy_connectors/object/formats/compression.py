@@ -158,15 +158,15 @@ class CompressedFile:
     """A file that is written compressed: the same bytes for the same content.
 
     Args:
-        path: File to make.
+        file: File to make, or one that is open and is closed with this.
         codec: How.
 
     Raises:
         ConfigError: What encodes it is not installed.
     """
 
-    def __init__(self, path: Path, codec: Codec) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: Path | IO[bytes], codec: Codec) -> None:
+        self._file = file.open("wb") if isinstance(file, Path) else file
         self._stream = _encoder(self._file, codec)
 
     def write(self, data: bytes | memoryview) -> object:
@@ -185,13 +185,15 @@ class CompressedFile:
             self._file.close()
 
 
-def open_file(path: Path, compression: WriteCompression) -> IO[bytes] | CompressedFile:
-    """A file to write, compressed or not.
+def open_file(file: Path | IO[bytes], compression: WriteCompression) -> IO[bytes] | CompressedFile:
+    """A file to write, compressed or not: one to make, or one that is open.
 
     Raises:
         ConfigError: What encodes it is not installed.
     """
-    return path.open("wb") if compression == "none" else CompressedFile(path, compression)
+    if compression != "none":
+        return CompressedFile(file, compression)
+    return file.open("wb") if isinstance(file, Path) else file
 
 
 def _encoder(file: IO[bytes], codec: Codec) -> IO[bytes]:

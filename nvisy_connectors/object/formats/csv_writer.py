@@ -1,6 +1,5 @@
 """Parts of CSV."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from nvisy_connectors.object.formats.csv_cells import (
 )
 from nvisy_connectors.object.formats.csv_options import CsvWriteOptions
 from nvisy_connectors.object.formats.line_blocks import BOM
-from nvisy_connectors.object.formats.part_writer import PartWriter
+from nvisy_connectors.object.formats.part_writer import PartWriter, Target
 from nvisy_connectors.object.formats.readable import readable_column, too_far
 from nvisy_connectors.object.params import WriteParams
 from nvisy_dagster.sdk import ConfigError, DataError
@@ -50,9 +49,9 @@ class CsvWriter(PartWriter):
                     tag="schema",
                 )
 
-    def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None:
+    def __init__(self, file: Target, schema: pa.Schema, params: WriteParams) -> None:
         self._options = options = params.csv or CsvWriteOptions()
-        self._file = open_file(path, params.compression)
+        self._file = open_file(file, params.compression)
         if options.bom:
             self._file.write(BOM)
         if options.header:

@@ -2,13 +2,12 @@
 
 import json
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from nvisy_connectors.object.formats.compression import open_file
-from nvisy_connectors.object.formats.part_writer import PartWriter
+from nvisy_connectors.object.formats.part_writer import PartWriter, Target
 from nvisy_connectors.object.formats.readable import (
     NO_NUMBER,
     holds_interval,
@@ -29,11 +28,11 @@ class JsonlWriter(PartWriter):
 
     def __init__(
         self,
-        path: Path,
+        file: Target,
         schema: pa.Schema,  # noqa: ARG002 - rows tell
         params: WriteParams,
     ) -> None:
-        self._file = open_file(path, params.compression)
+        self._file = open_file(file, params.compression)
         self._encode = json.JSONEncoder(
             ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
         ).encode

@@ -1,12 +1,10 @@
 """Parts of Parquet."""
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nvisy_connectors.object.formats.parquet_options import ROW_GROUP_ROWS, ParquetWriteOptions
-from nvisy_connectors.object.formats.part_writer import PartWriter
+from nvisy_connectors.object.formats.part_writer import PartWriter, Target, written
 from nvisy_connectors.object.params import WriteParams
 from nvisy_dagster.sdk import ConfigError
 
@@ -33,22 +31,23 @@ class ParquetWriter(PartWriter):
                     tag="schema",
                 ) from error
 
-    def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None:
+    def __init__(self, file: Target, schema: pa.Schema, params: WriteParams) -> None:
         self._options = params.parquet or ParquetWriteOptions()
-        self._path = path
+        self._file = written(file)
         self._schema = schema
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._waiting_bytes = 0
         try:
             self._writer = pq.ParquetWriter(
-                str(path),
+                self._file,
                 schema,
                 compression=self._options.compression,
                 dictionary_pagesize_limit=DICTIONARY_BYTES,
                 write_statistics=True,
             )
         except pa.ArrowNotImplementedError as error:
+            self._file.close()
             raise _unsupported(error) from error
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -71,13 +70,14 @@ class ParquetWriter(PartWriter):
 
     def size(self) -> int:
         """Bytes so far; what waits counts uncompressed."""
-        return self._path.stat().st_size + self._waiting_bytes
+        return self._file.tell() + self._waiting_bytes
 
     def close(self) -> None:
         """Write what waits and the footer."""
         if self._writer.is_open:
             self._flush(whole=True)
             self._writer.close()
+            self._file.close()
 
     def _flush(self, *, whole: bool) -> None:
         if not self._waiting:

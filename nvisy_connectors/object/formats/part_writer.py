@@ -2,18 +2,20 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 import pyarrow as pa
 
 from nvisy_connectors.object.params import WriteParams
+
+Target = Path | IO[bytes]
 
 
 class PartWriter(ABC):
     """One open part.
 
     Args:
-        path: File to make.
+        file: File to make, or one that is open and is closed with the part.
         schema: Schema of all batches to come.
         params: What the sink was told.
     """
@@ -35,7 +37,7 @@ class PartWriter(ABC):
         """
 
     @abstractmethod
-    def __init__(self, path: Path, schema: pa.Schema, params: WriteParams) -> None: ...
+    def __init__(self, file: Target, schema: pa.Schema, params: WriteParams) -> None: ...
 
     @abstractmethod
     def write(self, batch: pa.RecordBatch) -> None:
@@ -60,3 +62,8 @@ class PartWriter(ABC):
     @abstractmethod
     def close(self) -> None:
         """Complete the file; harmless when it is closed."""
+
+
+def written(file: Target) -> pa.NativeFile:
+    """The file for those who write in C++."""
+    return pa.OSFile(str(file), "wb") if isinstance(file, Path) else pa.PythonFile(file, "w")

@@ -1,10 +1,9 @@
 """Parts that are one record each."""
 
-from pathlib import Path
-
 import pyarrow as pa
 
-from nvisy_connectors.object.formats.part_writer import PartWriter
+from nvisy_connectors.object.formats.compression import open_file
+from nvisy_connectors.object.formats.part_writer import PartWriter, Target
 from nvisy_connectors.object.params import WriteParams
 
 
@@ -16,11 +15,11 @@ class TextWriter(PartWriter):
 
     def __init__(
         self,
-        path: Path,
+        file: Target,
         schema: pa.Schema,  # noqa: ARG002 - `text` is there
         params: WriteParams,  # noqa: ARG002 - none is of use
     ) -> None:
-        self._file = path.open("wb")
+        self._file = open_file(file, "none")
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write the text, nothing for a null."""
@@ -43,11 +42,11 @@ class BinaryWriter(PartWriter):
 
     def __init__(
         self,
-        path: Path,
+        file: Target,
         schema: pa.Schema,  # noqa: ARG002 - `data` is there
         params: WriteParams,  # noqa: ARG002 - none is of use
     ) -> None:
-        self._file = path.open("wb")
+        self._file = open_file(file, "none")
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write the data, nothing for a null."""
