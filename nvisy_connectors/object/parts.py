@@ -1,5 +1,7 @@
 """Names of the objects that a sink writes: `part-<run>-<epoch>-<n>.<extension>`.
 
+The epoch is the one in which the part was begun; it appears when that is committed.
+
 In folders of partitions, `dt=2024-01-01/region=eu/part-<run>-<epoch>-<n>-p2.<extension>`: the
 number of folders tells from which one it was written, so that a sink never takes a part for its own
 that another sink, which writes to one of these folders, has made.

@@ -156,7 +156,7 @@ class OnlyUpload(PartUpload):
     async def send(self) -> None:
         """Send all of it."""
         if self._upload is None:
-            raise self._lost("it was cut off")
+            raise self._lost("a call was cut off")
         # Of a call that is cut off, or fails, nobody knows how much was sent.
         upload, self._upload = self._upload, None
         try:
@@ -187,6 +187,7 @@ class OnlyUpload(PartUpload):
     def _lost(self, why: str, tag: str | None = None) -> EpochLostError:
         return EpochLostError(
             f"the upload of {self._uri} failed, and no copy is kept: {why}",
-            remedy="it is written again from the last checkpoint; check the network if this lasts",
+            remedy="it is written again from the last checkpoint; if this lasts, check the network "
+            "and the timeout 'call_seconds' of the sink",
             tag=tag,
         )

@@ -152,7 +152,11 @@ def test_secrets_are_never_told(counting, here, flags, crash, monkeypatch):
 
 @pytest.mark.parametrize(
     ("number", "mode"),
-    [(signal.SIGTERM, ["--engine-only"]), (signal.SIGINT, ["--engine-only"]), (signal.SIGINT, [])],
+    [
+        (signal.SIGTERM, ["--engine-only"]),
+        pytest.param(signal.SIGINT, ["--engine-only"], marks=pytest.mark.soak),
+        (signal.SIGINT, []),
+    ],
     ids=["SIGTERM", "SIGINT", "SIGINT in Dagster"],
 )
 def test_signal_keeps_the_checkpoint_and_the_next_run_goes_on(start, here, number, mode):
@@ -176,7 +180,11 @@ def test_signal_keeps_the_checkpoint_and_the_next_run_goes_on(start, here, numbe
     assert document["nodes"][1]["records_out"] == SLOW_ROWS
 
 
-@pytest.mark.parametrize("mode", [["--engine-only"], []], ids=["engine", "dagster"])
+@pytest.mark.parametrize(
+    "mode",
+    [["--engine-only"], pytest.param([], marks=pytest.mark.soak)],
+    ids=["engine", "dagster"],
+)
 def test_second_signal_stops_at_once(start, here, mode):
     marker = here / "marker"
     nodes = [counter(rows=100), action("stubborn", marker=str(marker)), table(here)]
@@ -194,7 +202,7 @@ def test_second_signal_stops_at_once(start, here, mode):
 
 @pytest.mark.parametrize("mode", [["--engine-only"], []], ids=["engine", "dagster"])
 def test_second_live_run_is_a_conflict(start, here, mode):
-    graph = slow_graph(here, 0.5)
+    graph = slow_graph(here, 3.0)  # not over before the second one has come up, on any machine
     first = start("run", graph, "--engine-only")
     wait_until(lambda: rows(here / "t.db") >= 1, first)
     second = start("run", graph, *mode)

@@ -138,7 +138,7 @@ def test_a_second_signal_stops_amid_the_drain(start, here, mode):
     go_on(start, here, graph, mode)
 
 
-@MODES
+@MOSTLY_ENGINE
 def test_a_second_signal_tells_what_is_committed(start, here, mode):
     graph = idle_graph(here, checkpoint={"interval_rows": 50})
     process = start("run", graph, *mode)

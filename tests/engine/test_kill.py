@@ -105,7 +105,7 @@ def check_ledger(folder: Path, done: int) -> None:
 
 
 # The others are passed at once in `tests/proof`.
-OFTEN = {"part.after_rename", "sink.after_commit", "checkpoint.before_write"}
+OFTEN = {"part.after_rename", "sink.after_commit"}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_killed_at_a_failpoint(tmp_path: Path, place: str, passage: int) -> None
 STORM = [pytest.param(seed, marks=pytest.mark.soak) for seed in range(100, 163)]
 
 
-@pytest.mark.parametrize("seed", [*range(3), *STORM])
+@pytest.mark.parametrize("seed", [0, *STORM])
 def test_killed_twice_at_random_moments(tmp_path: Path, seed: int) -> None:
     moments = random.Random(seed)
     cursors = [0]

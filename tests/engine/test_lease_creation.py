@@ -20,8 +20,15 @@ def leases(folder: Path) -> list[str]:
     return sorted(file.name for file in (folder / "state").rglob("lease/*.json"))
 
 
-@pytest.mark.parametrize("place", ["lease.before_create", "lease.after_create"])
-@pytest.mark.parametrize("passage", [1, 2])
+@pytest.mark.parametrize(
+    ("place", "passage"),
+    [
+        ("lease.before_create", 1),
+        ("lease.after_create", 2),
+        pytest.param("lease.before_create", 2, marks=pytest.mark.soak),
+        pytest.param("lease.after_create", 1, marks=pytest.mark.soak),
+    ],
+)
 def test_killed_at_the_first_attempt(tmp_path: Path, place: str, passage: int) -> None:
     kill_at(tmp_path, f"{place}:{passage}")
     assert len(leases(tmp_path)) == passage - (place == "lease.before_create")

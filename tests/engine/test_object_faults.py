@@ -246,7 +246,7 @@ def fail_the_nth(proxy: FaultProxy, folder: Path, number: int, kind: str, *, alw
     ("always", "first", "step"),
     [
         pytest.param(False, 3, 30, id="once"),
-        pytest.param(True, 1, 25, id="always"),
+        pytest.param(True, 1, 40, id="always"),
         *(pytest.param(False, n, 10, id=f"once-{n}", marks=LONG) for n in range(1, 11)),
         *(pytest.param(True, n, 10, id=f"always-{n}", marks=LONG) for n in range(1, 11)),
     ],

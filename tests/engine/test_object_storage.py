@@ -106,13 +106,13 @@ def keys(server: S3Server, prefix: str) -> list[str]:
     "place",
     [
         "object.before_put:6",
-        "object.after_upload:2",
-        "sink.after_commit:3",
         "checkpoint.after_write:6",
         "lease.after_create:2",
         *(
             pytest.param(place, marks=pytest.mark.soak)
             for place in (
+                "object.after_upload:2",
+                "sink.after_commit:3",
                 "part.before_close:2",
                 "object.before_upload:2",
                 "checkpoint.before_write:3",

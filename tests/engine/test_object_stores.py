@@ -204,7 +204,10 @@ def test_one_chain_for_runs_that_begin_at_once(root: Path) -> None:
     assert sorted(state["chains"][chains[0]]["runs"]) == sorted(f"r{n}" for n in range(8))
 
 
-@pytest.mark.parametrize("failpoint", ["checkpoint.before_write:3", "object.after_upload:3"])
+@pytest.mark.parametrize(
+    "failpoint",
+    ["checkpoint.before_write:3", pytest.param("object.after_upload:3", marks=pytest.mark.soak)],
+)
 def test_a_killed_run_goes_on_where_nothing_local_is_left(
     root: Path, tmp_path: Path, failpoint: str
 ) -> None:

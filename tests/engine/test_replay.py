@@ -24,8 +24,6 @@ pytestmark = pytest.mark.anyio
 
 TARGET = Path(__file__).parent / "replay_target.py"
 FAILPOINTS = [
-    "checkpoint.after_write",
-    "sink.before_commit",
     "dead_letters.after_rename",
     "replay.before_listing",
     "replay.before_mark",
@@ -33,6 +31,8 @@ FAILPOINTS = [
         pytest.param(place, marks=pytest.mark.soak)
         for place in (
             "checkpoint.before_write",
+            "checkpoint.after_write",
+            "sink.before_commit",
             "sink.after_write",
             "sink.after_commit",
             "dead_letters.before_rename",

@@ -34,7 +34,7 @@ def statuses(folder: Path) -> dict[int, str]:
 PLACES = [
     "part.after_rename:1",  # what was paid for is written, but in no checkpoint
     "sink.after_write:1",  # the older version is in the sink, but not committed
-    "sink.after_commit:1",
+    pytest.param("sink.after_commit:1", marks=pytest.mark.soak),
     pytest.param("checkpoint.after_write:2", marks=pytest.mark.soak),
     pytest.param("sink.before_commit:1", marks=pytest.mark.soak),
 ]

@@ -186,7 +186,7 @@ async def test_letters_of_a_source_and_of_a_node_behind_it_go_on_together(tmp_pa
     "failpoint",
     [
         "checkpoint.after_write:2",
-        "sink.after_commit:2",
+        pytest.param("sink.after_commit:2", marks=pytest.mark.soak),
         "replay.before_mark:1",
         pytest.param("checkpoint.after_write:1", marks=pytest.mark.soak),
         pytest.param("dead_letters.after_rename:1", marks=pytest.mark.soak),

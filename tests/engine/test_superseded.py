@@ -264,12 +264,12 @@ def test_the_search_finds_exactly_the_letters(tmp_path: Path) -> None:
 FAILPOINTS = [
     "superseded.after_rename",
     "superseded.after_settle",
-    "checkpoint.after_write",
-    "sink.before_commit",
     *(
         pytest.param(place, marks=pytest.mark.soak)
         for place in (
             "superseded.before_rename",
+            "checkpoint.after_write",
+            "sink.before_commit",
             "checkpoint.before_write",
             "sink.after_write",
             "sink.after_commit",

@@ -93,6 +93,7 @@ def test_one_poison_record_within_three_restarts(
     assert ("__main__" if how == "exit" else "suspect_target.py") in letter["message"]
 
 
+@pytest.mark.soak
 def test_several_poison_records(tmp_path: Path) -> None:
     poison = {100: "act", 101: "act", 1500: "act", 2500: "act"}
     died, counts = supervised(tmp_path, act={"poison": list(poison)})
@@ -144,10 +145,8 @@ def _wait_for_call(folder: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
-STORM = [pytest.param(seed, marks=pytest.mark.soak) for seed in range(100, 140)]
-
-
-@pytest.mark.parametrize("seed", [0, *STORM])
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 141))
 def test_killed_from_without(tmp_path: Path, seed: int) -> None:
     """Kills at random moments cost a slower pass, and never a letter."""
     moments = random.Random(seed)

@@ -129,12 +129,13 @@ def test_lines_of_a_jsonl_file_that_are_gone(tmp_path):
 
 KILLS = [
     "bookmark.touched:2",
-    "sink.after_write:1",
     "sink.after_remove:1",
-    "sink.after_commit:1",
-    "part.after_rename:3",
     "bookmark.before_current:1",
     "bookmark.after_current:1",
+    *(
+        pytest.param(place, marks=pytest.mark.soak)
+        for place in ("sink.after_write:1", "sink.after_commit:1", "part.after_rename:3")
+    ),
 ]
 
 

@@ -18,7 +18,8 @@ STORMS = [f"{place}:{n}" for n in range(1, 25) for place in ("sink.after_write",
     for n in (1, 2, 3)
     for place in ("sink.before_commit", "sink.after_commit", "checkpoint.after_write")
 ]
-FEW = {"sink.after_write:7", "sink.before_commit:2", "sink.after_commit:1"}
+FEW = {"sink.after_write:7", "sink.after_commit:1"}
+WITH_COPIES = "sink.after_write:7"
 
 
 @pytest.fixture
@@ -51,10 +52,17 @@ def parts(s3, place: str) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize(
-    "failpoint",
-    [pytest.param(one, marks=[] if one in FEW else pytest.mark.soak) for one in STORMS],
+    ("failpoint", "copies"),
+    [
+        pytest.param(one, copies, marks=[] if few else pytest.mark.soak)
+        for copies in (False, True)
+        for one in STORMS
+        for few in [one == WITH_COPIES if copies else one in FEW]
+    ],
 )
-def test_nothing_is_lost_or_doubled(tmp_path, s3, place, environment, failpoint) -> None:
+def test_nothing_is_lost_or_doubled(tmp_path, s3, place, environment, failpoint, copies) -> None:
+    if copies:
+        environment["NVISY_TEST_COPIES"] = "kept"
     text = random.Random(7).randbytes(TEXT_BYTES // 2).hex()
     lines = (json.dumps({"n": n, "text": text}) for n in range(ROWS))
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))

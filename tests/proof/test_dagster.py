@@ -74,7 +74,7 @@ class Deployment:
 
 @LONG
 @pytest.mark.parametrize(
-    "seed", [SEED, *(pytest.param(s, marks=pytest.mark.soak) for s in range(300, 309))]
+    "seed", [pytest.param(s, marks=pytest.mark.soak) for s in (SEED, *range(300, 309))]
 )
 def test_the_worker_is_killed(make_case: Callable[..., Case], seed: int) -> None:
     chance = random.Random(seed)

@@ -33,9 +33,9 @@ FAILPOINTS = [
     "sink.after_write",
     "sink.before_commit",
     "sink.after_commit",
-    "checkpoint.before_write",
-    "storage.before_rename",
     "checkpoint.after_write",
+    pytest.param("checkpoint.before_write", marks=pytest.mark.soak),
+    pytest.param("storage.before_rename", marks=pytest.mark.soak),
 ]
 
 

@@ -176,7 +176,10 @@ async def test_an_uncertain_key_that_finds_two_rows_is_refused(database):
     assert found.data["x"].to_pylist() == ["c"]
 
 
-@pytest.mark.parametrize("failpoint", ["checkpoint.after_write:1", "sink.after_commit:2"])
+@pytest.mark.parametrize(
+    "failpoint",
+    [pytest.param("checkpoint.after_write:1", marks=pytest.mark.soak), "sink.after_commit:2"],
+)
 async def test_killed_and_resumed_no_row_is_lost_or_doubled(tmp_path, database, failpoint):
     database.query("CREATE TABLE t (id int PRIMARY KEY, d date)")
     database.query("INSERT INTO t SELECT n, 'infinity' FROM generate_series(1, 3000) n")

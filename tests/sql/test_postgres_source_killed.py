@@ -15,7 +15,11 @@ import postgres_source_target
 import pytest
 
 ROWS = 3000
-FAILPOINTS = ["sink.after_write:7", "sink.before_commit:2", "checkpoint.after_write:3"]
+FAILPOINTS = [
+    "sink.before_commit:2",
+    pytest.param("sink.after_write:7", marks=pytest.mark.soak),
+    pytest.param("checkpoint.after_write:3", marks=pytest.mark.soak),
+]
 
 
 def start(folder, database, graph, **environment):

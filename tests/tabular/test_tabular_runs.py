@@ -112,7 +112,10 @@ def test_exactly_the_bad_records_become_letters(undisturbed):
     assert abs(len(kept) - 0.3 * good) < 5 * (good * 0.3 * 0.7) ** 0.5
 
 
-@pytest.mark.parametrize("failpoint", ["sink.after_write:2", "sink.before_commit:2"])
+@pytest.mark.parametrize(
+    "failpoint",
+    ["sink.after_write:2", pytest.param("sink.before_commit:2", marks=pytest.mark.soak)],
+)
 def test_a_run_that_was_killed_chooses_the_same_records(undisturbed, failpoint):
     again = undisturbed  # ids follow from where the file lies
     wanted, failed = written(again), letters(again)
