@@ -95,11 +95,16 @@ async def test_several_inputs_are_gathered_one_after_the_other(tmp_path: Path) -
 
 
 PLACES = [
-    "checkpoint.after_write:12",
-    "part.before_close:13",
     "part.after_rename:13",
-    "checkpoint.before_write:13",
     "checkpoint.after_write:13",
+    *(
+        pytest.param(place, marks=pytest.mark.soak)
+        for place in (
+            "checkpoint.after_write:12",
+            "part.before_close:13",
+            "checkpoint.before_write:13",
+        )
+    ),
 ]
 """From the end of the first stage on until that of the second."""
 

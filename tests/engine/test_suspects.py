@@ -126,6 +126,7 @@ def test_a_record_for_which_the_system_kills_the_process(tmp_path: Path) -> None
     assert "killed 3 times with this record in flight, at last alone" in letter["message"]
 
 
+@pytest.mark.soak
 def test_a_small_call_for_which_the_system_kills_the_process(tmp_path: Path) -> None:
     """Its records run one by one at once; being alone at two deaths of three is enough."""
     died, counts = supervised(

@@ -74,7 +74,7 @@ class Deployment:
 
 @LONG
 @pytest.mark.parametrize(
-    "seed", [pytest.param(s, marks=pytest.mark.soak) for s in (SEED, *range(300, 309))]
+    "seed", [SEED, *(pytest.param(s, marks=pytest.mark.soak) for s in range(300, 309))]
 )
 def test_the_worker_is_killed(make_case: Callable[..., Case], seed: int) -> None:
     chance = random.Random(seed)
@@ -90,7 +90,7 @@ def test_the_worker_is_killed(make_case: Callable[..., Case], seed: int) -> None
 
 @LONG
 @pytest.mark.parametrize(
-    "seed", [SEED, *(pytest.param(s, marks=pytest.mark.soak) for s in range(400, 404))]
+    "seed", [pytest.param(s, marks=pytest.mark.soak) for s in (SEED, *range(400, 404))]
 )
 def test_worker_and_code_server_are_killed(make_case: Callable[..., Case], seed: int) -> None:
     chance = random.Random(seed)

@@ -30,12 +30,17 @@ LINES = [f"count {ROWS} {ROWS} 0", f"even {ROWS} {ROWS // 2} {ROWS // 2}"]
 COUNTS = [*LINES, f"out {ROWS // 2} {ROWS // 2} 0"]
 
 FAILPOINTS = [
-    "sink.after_write",
     "sink.before_commit",
     "sink.after_commit",
-    "checkpoint.after_write",
-    pytest.param("checkpoint.before_write", marks=pytest.mark.soak),
-    pytest.param("storage.before_rename", marks=pytest.mark.soak),
+    *(
+        pytest.param(place, marks=pytest.mark.soak)
+        for place in (
+            "sink.after_write",
+            "checkpoint.before_write",
+            "storage.before_rename",
+            "checkpoint.after_write",
+        )
+    ),
 ]
 
 

@@ -131,7 +131,6 @@ PLACES = {
 """Whether all parts are to be seen when the run is killed there, or none."""
 FEW = {
     ("deduplicate", "sink.after_write:1"),
-    ("sort", "sink.after_commit:1"),
     ("join", "sink.before_commit:1"),
 }
 CASES = [(name, failpoint) for name in GATHERING for failpoint in PLACES]

@@ -91,7 +91,13 @@ def attack(folder: Path, bomb: Bomb, on_error: str) -> tuple[int, str, float, fl
     return process.returncode, told, seconds, int((folder / "peak").read_text()) / 1024
 
 
-@pytest.mark.parametrize("bomb", BOMBS, ids=[bomb.name for bomb in BOMBS])
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        pytest.param(bomb, id=bomb.name, marks=pytest.mark.soak if number % 3 else [])
+        for number, bomb in enumerate(BOMBS)
+    ],
+)
 def test_a_run_stops_it_and_goes_on_with_the_other_records(tmp_path, bomb):
     _, told, seconds, megabytes = attack(tmp_path, bomb, "dead_letter")
     [letter] = dead_letters(tmp_path)
